@@ -1,0 +1,276 @@
+"""What an audit sees and says, as plain data: layers, statistics, snapshots, findings.
+
+Everything here is a frozen dataclass of numbers and text that survives a round trip through JSON. A snapshot carries
+all that the diagnosis needs, so that it can be judged without the model: in another process, on another machine, with
+other thresholds. Standard library only: the TensorBoard plugin imports this module, and must start without Keras.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+NAN = math.nan
+
+Severity = Literal["bad", "warning"]
+Verdict = Literal["healthy", "warning", "bad"]
+Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One row of a snapshot: what stands there and what it is joined to; nothing here changes from step to step.
+
+    Most rows are layers (`role="layer"`), one per call, in the order in which they are called. The others are
+    what a layer holds inside or what surrounds the model: a second kernel (`"weight"`: a recurrent or pointwise
+    kernel), the gates of a recurrent layer (`"gates"`), the softmax of an attention layer (`"attention"`), the batch
+    itself (`"input"`, `"target"`).
+    """
+
+    path: str
+    """Unique and stable: the layer's path in the model, `#2` for a second call, `/recurrent_kernel` for a part."""
+    depth: int
+    """Position in the order of calls, from 0; a part has the depth of its layer; inputs -1, targets the last."""
+    role: Role = "layer"
+    kind: str = ""
+    """The class, as `Dense`; of a part, the class of its layer."""
+    shape: tuple[int, ...] = ()
+    """Of one sample's output, without the batch axis; 0 where it is not known."""
+    activation: str | None = None
+    """Name of the activation that the layer applies, as `relu` or `leaky_relu(0.2)`; None where there is none."""
+    gain: float | None = None
+    """Forward gain of that activation; None where it has none (softmax)."""
+    weight: str | None = None
+    """Name of the weight that the weight columns describe, as `kernel`; None for a row without a kernel."""
+    weight_shape: tuple[int, ...] = ()
+    fan_in: float | None = None
+    fan_out: float | None = None
+    """True fans of that weight: inputs summed into one output, outputs fed by one input."""
+    initializer: str | None = None
+    """Class name of the initializer that the layer was made with, as `HeNormal`."""
+    initializer_config: Mapping[str, Any] = field(default_factory=dict)
+    """Its `get_config()`, JSON values only."""
+    has_bias: bool = False
+    trainable: bool = True
+    """False for a frozen weight."""
+    reached: bool = True
+    """Whether the loss depends on the weight at all (the gradient exists, be it zero)."""
+    shared: bool = False
+    """Whether the same layer is called more than once; weight columns stand in its first row alone."""
+    duplicate_of: str | None = None
+    """Path of an earlier row whose weight started with the same numbers, up to a factor."""
+    inputs: tuple[str, ...] = ()
+    """Paths of the rows whose output flows into this one without passing another row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was measured of one row at one step; NaN where the row has no such quantity.
+
+    Moments are taken over the finite values; how many were not finite stands in the `*_nonfinite` fractions. Fractions
+    lie in [0, 1]. The order of the fields is the order of the columns in the log.
+    """
+
+    activation_mean: float = NAN
+    activation_std: float = NAN
+    activation_rms: float = NAN
+    """Root mean square of the layer's output over samples, positions and units."""
+    activation_max: float = NAN
+    """Largest absolute value."""
+    activation_zero: float = NAN
+    """Fraction of exact zeros."""
+    activation_dead: float = NAN
+    """Fraction of units that are zero for every sample and position, of a layer whose activation can be dead."""
+    activation_saturated: float = NAN
+    """Fraction of pre-activations on a flat end of the activation, where its slope is under 2 % of its steepest."""
+    activation_nonfinite: float = NAN
+    activation_spread: float = NAN
+    """Rms over units of the standard deviation across samples, over the rms: 0 where all inputs give one output."""
+    preactivation_mean: float = NAN
+    preactivation_std: float = NAN
+    preactivation_rms: float = NAN
+    preactivation_max: float = NAN
+    preactivation_nonfinite: float = NAN
+    """Of what enters the layer's activation; of a layer without one, of nothing."""
+    attention_entropy: float = NAN
+    """Mean entropy of the attention weights over log(keys): 1 for uniform attention, 0 for one key a query."""
+    backward_rms: float = NAN
+    """Of dL/d(activation), the gradient of the loss at the layer's output; L is the mean over the batch."""
+    backward_max: float = NAN
+    backward_zero: float = NAN
+    backward_nonfinite: float = NAN
+    weight_mean: float = NAN
+    weight_std: float = NAN
+    weight_rms: float = NAN
+    weight_max: float = NAN
+    weight_zero: float = NAN
+    weight_identical: float = NAN
+    """Fraction of units (columns along the output axis) whose incoming weights equal those of another unit."""
+    weight_nonfinite: float = NAN
+    gradient_rms: float = NAN
+    """Of dL/d(weight), unscaled, before clipping."""
+    gradient_max: float = NAN
+    gradient_zero: float = NAN
+    gradient_identical: float = NAN
+    """Fraction of units whose incoming gradient equals that of another unit: with equal weights, they stay equal."""
+    gradient_nonfinite: float = NAN
+    update_log10: float = NAN
+    """log10 of rms(change of the weight over the next step) / rms(weight); about -3 is usual."""
+
+
+COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Statistics))
+"""Names of the statistics, in the order of the log's columns."""
+
+HISTOGRAM_KINDS: tuple[str, ...] = ("weights", "activations", "gradients")
+"""Of the weight, of the output, and of dL/d(weight)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of the finite values of a strided sample in equal bins from `low` to `high`, both finite."""
+
+    low: float
+    high: float
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All rows at one step: `statistics[i]` is what was measured of `layers[i]`.
+
+    Two snapshots of one audit have the same `layers` and the same batch, so that they differ by the weights alone.
+    """
+
+    step: int
+    """Updates made before it: 0 is the state at initialization."""
+    layers: tuple[LayerInfo, ...]
+    statistics: tuple[Statistics, ...]
+    loss: float = NAN
+    """The loss of the shadow step on the batch, regularizers included."""
+    baseline_loss: float | None = None
+    """Loss of a model that gives every input the same uninformed answer (log C for C classes); None where unknown."""
+    batch_size: int = 0
+    histograms: Mapping[str, Mapping[str, Histogram]] = field(default_factory=dict)
+    """kind (of `HISTOGRAM_KINDS`) -> path of the row -> histogram; empty where none were asked for."""
+    optimizer: str = ""
+    """Class name of the optimizer, as `Adam`."""
+    learning_rate: float | None = None
+
+    def __getitem__(self, path: str) -> Statistics:
+        """The statistics of the row at `path`; KeyError with the known paths where there is none."""
+        for layer, row in zip(self.layers, self.statistics, strict=True):
+            if layer.path == path:
+                return row
+        raise KeyError(f"no row {path!r} in this snapshot; its rows are {[layer.path for layer in self.layers]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause of trouble, named once: what, where, by how much, and the code that mends it."""
+
+    rule: str
+    """Slug of the rule, as `vanishing-gradient`."""
+    severity: Severity
+    layer: str | None
+    """Path of the layer to change; None where it is the whole model."""
+    message: str
+    """One sentence with the number that matters."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """`observed`, `expected` and `threshold`, and what follows from the cause; JSON values only."""
+    remedy: str | None = None
+    """Code that runs, or None where no code mends it."""
+    reference: str = ""
+    """Where the rule comes from: author, year, section."""
+    proof: str | None = None
+    """What the remedy did to a clone of this model on this batch, in numbers."""
+
+
+def to_jsonable(value: Any) -> Any:
+    """`value` as JSON can hold it: dataclasses as dicts, tuples as lists, numbers that JSON lacks as text.
+
+    NaN and the infinities become "NaN", "Infinity" and "-Infinity": every JSON reader takes those, not every one
+    the bare words. `number` turns them back.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_jsonable(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return str(value)
+
+
+def number(value: Any) -> float:
+    """The float behind what `to_jsonable` wrote: its text forms of NaN and infinity included."""
+    return float(value)
+
+
+def layer_from_json(data: Mapping[str, Any]) -> LayerInfo:
+    """A `LayerInfo` from its JSON form; fields that this version does not know are left out."""
+    known = _known(LayerInfo, data)
+    for name in ("shape", "weight_shape", "inputs"):
+        known[name] = tuple(known.get(name, ()))
+    return LayerInfo(**known)
+
+
+def finding_from_json(data: Mapping[str, Any]) -> Finding:
+    """A `Finding` from its JSON form; fields that this version does not know are left out."""
+    return Finding(**_known(Finding, data))
+
+
+def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
+    """A `Snapshot` from its JSON form; fields that this version does not know are left out."""
+    known = _known(Snapshot, data)
+    known["layers"] = tuple(layer_from_json(layer) for layer in data["layers"])
+    known["statistics"] = tuple(
+        Statistics(**{name: number(value) for name, value in _known(Statistics, row).items()})
+        for row in data["statistics"]
+    )
+    known["loss"] = number(data.get("loss", NAN))
+    known["histograms"] = {
+        kind: {
+            path: Histogram(number(h["low"]), number(h["high"]), tuple(number(c) for c in h["counts"]))
+            for path, h in rows.items()
+        }
+        for kind, rows in data.get("histograms", {}).items()
+    }
+    return Snapshot(**known)
+
+
+def dumps(value: Any) -> str:
+    """`value` as one line of standard JSON."""
+    return json.dumps(to_jsonable(value), allow_nan=False)
+
+
+def _known(record: type[LayerInfo | Statistics | Snapshot | Finding], data: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: data[f.name] for f in fields(record) if f.name in data}
+
+
+__all__: list[str] = [
+    "COLUMNS",
+    "HISTOGRAM_KINDS",
+    "Finding",
+    "Histogram",
+    "LayerInfo",
+    "Role",
+    "Severity",
+    "Snapshot",
+    "Statistics",
+    "Verdict",
+    "dumps",
+    "finding_from_json",
+    "layer_from_json",
+    "number",
+    "snapshot_from_json",
+    "to_jsonable",
+]

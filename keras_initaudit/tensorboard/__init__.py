@@ -1,0 +1,1 @@
+"""The TensorBoard side: names and tags, the writer of the log, the plugin that serves it, the page."""
