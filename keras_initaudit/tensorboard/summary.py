@@ -1,0 +1,303 @@
+"""Writes audits into an event file: tensors for the page, and what the stock dashboards draw; reads them back.
+
+One record holds our own tensors of an audit, so that the page never sees half of one; the scalars, the histograms and
+the report follow, and all of it reaches the operating system before `write` returns. Nothing here imports TensorFlow
+or Keras: `tf.summary` would cost seconds at import and a third of a millisecond a value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from ..records import COLUMNS, Finding, Histogram, LayerInfo, Snapshot
+from . import metadata
+from .eventfile import frame
+from .reader import Run, read, read_runs
+
+_COLUMN = {name: position for position, name in enumerate(COLUMNS)}
+_SERIAL = itertools.count()
+
+
+class LogError(OSError):
+    """The log cannot be written; the message names the folder and how to choose another."""
+
+
+class Writer:
+    """Writes the audits of one model into a run folder that no other writer shares.
+
+    A folder that already holds a log is left alone: the run then goes beside it, into `<log_dir>-2` and so on.
+    `log_dir` tells where it went. Closing is not final: a later `write` goes on in the same file.
+
+    Args:
+        log_dir: The run folder, made where it is missing.
+
+    Raises:
+        LogError: where the folder cannot be made or written.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
+        >>> writer = Writer(tempfile.mkdtemp())
+        >>> writer.write(Snapshot(0, (LayerInfo("dense", 0),), (Statistics(activation_rms=0.5),)), [])
+        >>> writer.close()
+        >>> read(writer.log_dir)[0]["dense"].activation_rms
+        0.5
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self._wanted = Path(log_dir)
+        self._file: BinaryIO | None = None
+        self._layers: tuple[LayerInfo, ...] = ()
+        self._names: list[str] = []
+        self._announced: set[str] = set()
+        self._path = self._begin()
+
+    @property
+    def log_dir(self) -> str:
+        """The run folder that is written."""
+        return str(self._path.parent)
+
+    def write(self, snapshot: Snapshot, findings: Sequence[Finding], report_markdown: str | None = None) -> None:
+        """Appends one audit and flushes it.
+
+        A snapshot with other rows than those before it (another model) opens a new run folder.
+
+        Args:
+            snapshot: All rows at one step.
+            findings: What was found in it.
+            report_markdown: The report for the Text dashboard; None leaves it out.
+
+        Raises:
+            LogError: where the file cannot be written (the disk is full, the folder was taken away).
+        """
+        if self._announced and [row.path for row in snapshot.layers] != [row.path for row in self._layers]:
+            self.close()
+            self._announced.clear()
+            self._path = self._begin()
+        if not self._announced:
+            self._layers = snapshot.layers
+            self._names = metadata.row_names(snapshot.layers)
+        now = time.time()
+        events = [self._own(snapshot, findings), self._scalars(snapshot), self._histograms(snapshot)]
+        if report_markdown is not None:
+            events.append([self._text(report_markdown)])
+        self._append(
+            event_pb2.Event(wall_time=now, step=snapshot.step, summary=summary_pb2.Summary(value=values))
+            for values in events
+            if values
+        )
+
+    def close(self) -> None:
+        """Closes the file; a later `write` opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _begin(self) -> Path:
+        try:
+            path, self._file = _claim(self._wanted)
+        except OSError as error:
+            raise _log_error(self._wanted, error) from error
+        head = event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")
+        head.source_metadata.writer = "keras_initaudit"
+        self._path = path
+        self._append([head])
+        return path
+
+    def _append(self, events: Iterator[event_pb2.Event] | list[event_pb2.Event]) -> None:
+        data = b"".join(frame(event.SerializeToString()) for event in events)
+        try:
+            if self._file is None:
+                self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  stays open between audits
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise _log_error(self._path.parent, error) from error
+
+    def _metadata(self, tag: str, made: summary_pb2.SummaryMetadata) -> summary_pb2.SummaryMetadata | None:
+        """The metadata of a tag, once: the loaders keep what came with its first value."""
+        if tag in self._announced:
+            return None
+        self._announced.add(tag)
+        return made
+
+    def _own(self, snapshot: Snapshot, findings: Sequence[Finding]) -> list[summary_pb2.Summary.Value]:
+        table = float32_tensor(statistics_array(snapshot))
+        values = []
+        if metadata.INIT_TAG not in self._announced:
+            first = metadata.tensor_metadata(metadata.encode_header(snapshot.layers), "Statistics at the first audit.")
+            # Also when the first audit is not of step 0 (a resumed training): the header must stand somewhere.
+            values.append((metadata.INIT_TAG, first, table))
+        content = metadata.encode_header(None)
+        values.append((metadata.STATS_TAG, metadata.tensor_metadata(content, "Statistics at every audit."), table))
+        changed = {
+            row: layer
+            for row, (layer, before) in enumerate(zip(snapshot.layers, self._layers, strict=True))
+            if layer != before
+        }
+        record = string_tensor(metadata.encode_audit(snapshot, findings, changed))
+        values.append((metadata.FINDINGS_TAG, metadata.tensor_metadata(content, "Findings at every audit."), record))
+        return [
+            summary_pb2.Summary.Value(tag=tag, metadata=self._metadata(tag, made), tensor=tensor)
+            for tag, made, tensor in values
+        ]
+
+    def _scalars(self, snapshot: Snapshot) -> list[summary_pb2.Summary.Value]:
+        value = summary_pb2.Summary.Value
+        made = []
+        if "custom_scalars__config__" not in self._announced:
+            layout = string_tensor(_layout().SerializeToString())
+            about = self._metadata("custom_scalars__config__", metadata.stock_metadata("custom_scalars"))
+            made.append(value(tag="custom_scalars__config__", metadata=about, tensor=layout))
+        if math.isfinite(snapshot.loss):
+            made.append(value(tag=metadata.LOSS_TAG, simple_value=snapshot.loss))
+        table = statistics_array(snapshot)
+        rows = [row for row, layer in enumerate(snapshot.layers) if layer.role not in ("input", "target")]
+        for group, column, logarithm in metadata.SCALARS:
+            numbers = table[:, _COLUMN[column]]
+            if logarithm:
+                numbers = np.log10(numbers, where=numbers > 0, out=np.where(numbers == 0, metadata.LOG_OF_ZERO, np.nan))
+            made += [
+                value(tag=f"{group}/{self._names[row]}", simple_value=number)
+                for row, number in zip(rows, numbers[rows].tolist(), strict=True)
+                if math.isfinite(number)
+            ]
+        fractions = np.fmax.reduce(table[:, [_COLUMN[name] for name in metadata.NONFINITE_COLUMNS]], axis=1)
+        made += [
+            value(tag=f"{metadata.NONFINITE_SCALAR}/{self._names[row]}", simple_value=fraction)
+            for row, fraction in zip(rows, fractions[rows].tolist(), strict=True)
+            if math.isfinite(fraction)
+        ]
+        return made
+
+    def _histograms(self, snapshot: Snapshot) -> list[summary_pb2.Summary.Value]:
+        names = {layer.path: name for layer, name in zip(snapshot.layers, self._names, strict=True)}
+        made = []
+        for kind, rows in snapshot.histograms.items():
+            for path, histogram in rows.items():
+                buckets = _buckets(histogram)
+                if path in names and buckets is not None:
+                    tag = f"{kind}/{names[path]}"
+                    about = self._metadata(tag, metadata.stock_metadata("histograms"))
+                    made.append(summary_pb2.Summary.Value(tag=tag, metadata=about, tensor=buckets))
+        return made
+
+    def _text(self, markdown: str) -> summary_pb2.Summary.Value:
+        about = self._metadata(metadata.REPORT_TAG, metadata.stock_metadata("text"))
+        tensor = string_tensor(markdown.encode())
+        return summary_pb2.Summary.Value(tag=metadata.REPORT_TAG, metadata=about, tensor=tensor)
+
+
+def statistics_array(snapshot: Snapshot) -> npt.NDArray[np.float64]:
+    """`[rows, columns]`: the statistics of a snapshot, in the order of `COLUMNS`."""
+    rows = [[getattr(row, name) for name in COLUMNS] for row in snapshot.statistics]
+    return np.array(rows, np.float64).reshape(len(rows), len(COLUMNS))
+
+
+def float32_tensor(values: npt.NDArray[np.float64]) -> tensor_pb2.TensorProto:
+    """A float32 tensor; what float32 cannot hold becomes infinite or zero, as in the graph it was measured in."""
+    with np.errstate(over="ignore"):
+        content = values.astype("<f4").tobytes()
+    return _tensor(types_pb2.DT_FLOAT, values.shape, content)
+
+
+def string_tensor(text: bytes) -> tensor_pb2.TensorProto:
+    """A scalar string tensor."""
+    return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text])
+
+
+def _tensor(dtype: int, shape: tuple[int, ...], content: bytes) -> tensor_pb2.TensorProto:
+    tensor = tensor_pb2.TensorProto(dtype=dtype, tensor_content=content)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
+
+
+def _buckets(histogram: Histogram) -> tensor_pb2.TensorProto | None:
+    """`[buckets, 3]` float64 of left edge, right edge, count; None where an edge is not finite: it blanks the chart."""
+    if not (math.isfinite(histogram.low) and math.isfinite(histogram.high) and histogram.counts):
+        return None
+    edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
+    buckets = np.stack([edges[:-1], edges[1:], np.array(histogram.counts, np.float64)], axis=1)
+    return _tensor(types_pb2.DT_DOUBLE, buckets.shape, buckets.astype("<f8").tobytes())
+
+
+def _layout() -> layout_pb2.Layout:
+    """The Custom Scalars dashboard: one chart a statistic with all layers in it."""
+    charts = {
+        "Signal: flat is good, a slope is bad": [
+            ("Activation rms (log10)", "activation_rms_log10"),
+            ("Backward rms, dL/d(activation) (log10)", "backward_rms_log10"),
+            ("Sample spread", "activation_spread"),
+        ],
+        "Learning: about -3 is usual": [
+            ("Update over weight (log10)", "update_log10"),
+            ("Weight gradient rms (log10)", "gradient_rms_log10"),
+        ],
+        "Units: near 0 is good": [
+            ("Dead units", "activation_dead"),
+            ("Saturated", "activation_saturated"),
+            ("Not finite", metadata.NONFINITE_SCALAR),
+        ],
+    }
+    return layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=title,
+                chart=[
+                    layout_pb2.Chart(title=name, multiline=layout_pb2.MultilineChartContent(tag=[f"^{group}/"]))
+                    for name, group in groups
+                ],
+            )
+            for title, groups in charts.items()
+        ]
+    )
+
+
+def _claim(wanted: Path) -> tuple[Path, BinaryIO]:
+    """Makes the run folder and its event file, in the first of `wanted`, `wanted-2`, ... that holds no log.
+
+    The lock closes the moment between the look and the making: of two writers only one can create it. The name of the
+    file is new each time, because a TensorBoard that is running goes on in the middle of a file that it knows.
+    """
+    for attempt in itertools.count(1):
+        folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / ".initaudit.lock"
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            continue
+        try:
+            if any("tfevents" in name for name in os.listdir(folder)):
+                continue
+            host = socket.gethostname()
+            name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.{next(_SERIAL)}.initaudit"
+            path = folder / name
+            return path, open(path, "xb", buffering=0)
+        finally:
+            lock.unlink(missing_ok=True)
+    raise AssertionError("unreachable: the count has no end")
+
+
+def _log_error(folder: Path, error: OSError) -> LogError:
+    return LogError(
+        f"the audit's log cannot be written into {str(folder)!r} ({error.strerror or error}); "
+        "give log_dir= a folder that can be written"
+    )
+
+
+__all__ = ["LogError", "Run", "Writer", "read", "read_runs"]

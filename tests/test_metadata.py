@@ -1,0 +1,85 @@
+"""The header and the audit record: a round trip, other versions, damage."""
+
+import json
+import math
+
+import pytest
+
+from keras_initaudit.records import COLUMNS, Finding, LayerInfo, Snapshot
+from keras_initaudit.tensorboard import metadata
+
+LAYERS = (
+    LayerInfo("input", -1, role="input", shape=(64,)),
+    LayerInfo("block/dense", 0, kind="Dense", initializer_config={"scale": 2.0, "seed": None}, inputs=("input",)),
+    LayerInfo("<b>dense</b> \N{SNOWMAN}", 1, kind="Dense", trainable=False, weight_shape=(3, 2), fan_in=3.0),
+)
+
+
+def test_a_header_survives_its_round_trip():
+    header = metadata.parse_header(metadata.encode_header(LAYERS))
+    assert header == metadata.Header(metadata.FORMAT, COLUMNS, LAYERS)
+    assert not header.is_newer
+
+
+def test_a_header_leaves_out_what_is_at_its_default():
+    written = json.loads(metadata.encode_header((LayerInfo("dense", 0, trainable=False),)))["layers"]
+    assert written == [{"path": "dense", "depth": 0, "trainable": False}]
+
+
+def test_a_newer_header_is_read_and_said_to_be_newer():
+    data = json.loads(metadata.encode_header(LAYERS))
+    data["format"] = metadata.FORMAT + 1
+    data["columns"].append("curvature")
+    data["layers"][0]["colour"] = "red"
+    data["tides"] = {"high": 1}
+    header = metadata.parse_header(json.dumps(data).encode())
+    assert header.is_newer
+    assert header.columns == (*COLUMNS, "curvature")
+    assert header.layers == LAYERS
+
+
+def test_a_newer_header_that_cannot_be_read_asks_for_an_upgrade():
+    data = {"format": metadata.FORMAT + 1, "tables": []}
+    with pytest.raises(ValueError, match=r"newer than this version.*upgrade"):
+        metadata.parse_header(json.dumps(data).encode())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\x00", b"[]", b"3", b"{}", b'{"format": "x"}', b'{"format": 1}', b'{"format":1,"columns":3}']
+)
+def test_a_damaged_header_is_a_value_error(content):
+    with pytest.raises(ValueError, match=r"not a log of keras_initaudit|damaged"):
+        metadata.parse_header(content)
+
+
+def test_an_audit_record_survives_its_round_trip():
+    finding = Finding("dead-units", "bad", "dense", "half are dead", {"observed": math.inf}, "code", "He", "proof")
+    snapshot = Snapshot(3, LAYERS, (), 1.5, 2.3, 32, {}, "Adam", 1e-3)
+    record = metadata.parse_audit(metadata.encode_audit(snapshot, [finding], {2: LAYERS[2]}))
+    assert record.findings[0].evidence == {"observed": "Infinity"}
+    assert (record.findings[0].remedy, record.findings[0].proof) == ("code", "proof")
+    assert (record.loss, record.baseline_loss, record.batch_size) == (1.5, 2.3, 32)
+    assert (record.optimizer, record.learning_rate) == ("Adam", 1e-3)
+    assert record.changed == ((2, LAYERS[2]),)
+
+
+def test_an_audit_record_is_standard_json_whatever_the_numbers():
+    text = metadata.encode_audit(Snapshot(0, (), ()), [Finding("x", "bad", None, "", {"a": [math.nan]})], {})
+    assert b"NaN" in text
+    json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert math.isnan(metadata.parse_audit(text).loss)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"findings": [3]}', b'{"loss": "x"}', b'{"layers": {"x": {}}}'])
+def test_a_damaged_audit_record_is_a_value_error(content):
+    with pytest.raises(ValueError, match="damaged"):
+        metadata.parse_audit(content)
+
+
+def test_row_names_sort_as_text_in_the_order_of_depth():
+    layers = [LayerInfo(f"d{depth}", depth) for depth in range(1200)]
+    names = metadata.row_names(layers)
+    assert names == sorted(names)
+    assert names[7] == "0007_d7"
+    assert metadata.row_names(layers[:20])[7] == "007_d7"
+    assert metadata.row_names([]) == []
