@@ -1,0 +1,326 @@
+"""The table of rules, from cause to consequence, and how their findings become a diagnosis.
+
+A fault has many symptoms: raw pixels saturate the units, which kills the gradient. Each rule says which other rules can
+be its consequences; a finding that another one explains moves into the evidence of that one, and what it would have
+counted for stays counted: a cause is as severe as the worst that it explains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..records import Finding, Severity, Snapshot
+from . import data, signal, units, weights
+from .network import Network
+from .thresholds import Thresholds
+from .wording import finding, num, plural
+
+_CONFIRMED_BY = 20
+"""Updates after which a start counts as over: what was zero on purpose has moved by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the table: what a rule looks at, where its limits stand, what it can be the cause of."""
+
+    slug: str
+    sees: tuple[str, ...]
+    """Columns of the snapshot that it reads."""
+    thresholds: tuple[str, ...]
+    """Fields of `Thresholds` that bound them."""
+    find: Callable[[Network, Thresholds], list[Finding]]
+    explains: tuple[str, ...]
+    """Rules whose findings are its consequences where they touch the same part of the network."""
+    reference: str
+    later: bool = False
+    """Whether a later audit can add it: most of what is odd at the start is normal once a model has learnt."""
+
+
+_SCALE = ("vanishing-signal", "exploding-signal", "vanishing-gradient", "exploding-gradient")
+_SYMPTOMS = ("collapsed-samples", "saturated-units", "dead-units", "initial-loss", "update-ratio")
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "non-finite",
+        ("activation_nonfinite", "preactivation_nonfinite", "backward_nonfinite", "weight_nonfinite"),
+        (),
+        data.non_finite,
+        (*_SCALE, *_SYMPTOMS, "no-gradient", "input-scale"),
+        "IEEE 754; Goodfellow, Bengio & Courville 2016, section 4.1 (overflow and underflow)",
+        later=True,
+    ),
+    Rule(
+        "input-scale",
+        ("activation_rms", "activation_max"),
+        ("input_high_warning", "input_high_bad", "input_low_warning", "input_low_bad", "target_high_warning"),
+        data.input_scale,
+        ("saturated-units", "dead-units", "initial-loss", "exploding-gradient", "update-ratio", "collapsed-samples"),
+        "LeCun, Bottou, Orr & Mueller 1998, Efficient BackProp, section 4.3",
+    ),
+    Rule(
+        "symmetric-units",
+        ("weight_identical", "gradient_identical"),
+        ("identical",),
+        units.symmetric_units,
+        (*_SCALE, *_SYMPTOMS, "no-gradient", "duplicate-kernels", "fan-mismatch"),
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 8.4 (breaking symmetry)",
+    ),
+    Rule(
+        "duplicate-kernels",
+        ("duplicate_of", "gradient_rms", "gradient_max"),
+        (),
+        units.duplicate_kernels,
+        (),
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 8.4 (breaking symmetry)",
+    ),
+    Rule(
+        "fan-mismatch",
+        ("weight_rms", "fan_in", "fan_out", "initializer"),
+        ("fan_ratio",),
+        weights.fan_mismatch,
+        (*_SCALE, *_SYMPTOMS),
+        "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equations 7 to 10",
+    ),
+    Rule(
+        "dead-units",
+        ("activation_dead", "preactivation_mean"),
+        ("dead_warning", "dead_bad"),
+        units.dead_units,
+        (),
+        "Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, theorem 3.1",
+        later=True,
+    ),
+    Rule(
+        "exploding-signal",
+        ("activation_rms",),
+        ("signal_growth_warning", "signal_growth_bad"),
+        signal.exploding_signal,
+        ("non-finite", "vanishing-gradient", "exploding-gradient", *_SYMPTOMS),
+        "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equation 9; Hanin & Rolnick 2018",
+    ),
+    Rule(
+        "vanishing-signal",
+        ("activation_rms",),
+        ("signal_loss_warning", "signal_loss_bad"),
+        signal.vanishing_signal,
+        ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS),
+        "Glorot & Bengio 2010, section 4.2; He, Zhang, Ren & Sun 2015, equation 9",
+    ),
+    Rule(
+        "saturated-units",
+        ("activation_saturated", "attention_entropy"),
+        ("saturated_warning", "saturated_bad", "entropy_warning", "entropy_bad"),
+        units.saturated_units,
+        ("vanishing-gradient", "exploding-gradient", "collapsed-samples", "initial-loss", "update-ratio"),
+        "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax)",
+    ),
+    Rule(
+        "vanishing-gradient",
+        ("backward_rms",),
+        ("gradient_loss_warning", "gradient_loss_bad"),
+        signal.vanishing_gradient,
+        ("collapsed-samples", "update-ratio", "saturated-units"),
+        "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
+    ),
+    Rule(
+        "exploding-gradient",
+        ("backward_rms",),
+        ("gradient_growth_warning", "gradient_growth_bad"),
+        signal.exploding_gradient,
+        ("update-ratio", "saturated-units"),
+        "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
+    ),
+    Rule(
+        "collapsed-samples",
+        ("activation_spread",),
+        ("spread_warning", "spread_bad"),
+        signal.collapsed_samples,
+        ("update-ratio",),
+        "Poole et al. 2016; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 3 (ordered phase)",
+    ),
+    Rule(
+        "initial-loss",
+        ("loss", "baseline_loss", "preactivation_rms"),
+        ("loss_warning", "loss_bad"),
+        data.initial_loss,
+        ("exploding-gradient", "update-ratio"),
+        "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
+    ),
+    Rule(
+        "no-gradient",
+        ("reached", "gradient_rms"),
+        (),
+        weights.no_gradient,
+        ("vanishing-gradient", "update-ratio"),
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units that saturate)",
+    ),
+    Rule(
+        "update-ratio",
+        ("update_log10", "weight_rms"),
+        ("update_high_warning", "update_high_bad", "update_low_warning", "divergence"),
+        weights.update_ratio,
+        (),
+        "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
+        later=True,
+    ),
+)
+"""Every rule, causes before consequences."""
+
+_BY_SLUG = {rule.slug: rule for rule in RULES}
+_RANK = {rule.slug: rank for rank, rule in enumerate(RULES)}
+
+
+def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
+    """Names what is wrong, worst first, each cause once.
+
+    Args:
+        snapshots: of one audit, in the order of their steps; the first is the one at initialization, the later ones add
+            what only training shows.
+        thresholds: the limits; the defaults where None.
+
+    Returns:
+        The findings; empty where nothing is wrong. A finding of a later audit carries its step in `evidence["step"]`.
+
+    Raises:
+        TypeError: where a single snapshot is given in place of a sequence.
+
+    Example:
+        >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
+        >>> hidden = LayerInfo("hidden", 0, kind="Dense", weight="kernel", weight_shape=(4, 8))
+        >>> head = LayerInfo("head", 1, kind="Dense", weight="kernel", weight_shape=(8, 3), inputs=("hidden",))
+        >>> same = Statistics(weight_identical=1.0, gradient_identical=1.0, weight_rms=0.05)
+        >>> different = Statistics(weight_identical=0.0, gradient_identical=0.0, weight_rms=0.3)
+        >>> [(f.rule, f.layer, f.severity) for f in diagnose([Snapshot(0, (hidden, head), (same, different))])]
+        [('symmetric-units', 'hidden', 'bad')]
+    """
+    given: object = snapshots
+    if not isinstance(given, Sequence):  # a lone snapshot is the usual slip
+        received = type(given).__name__
+        raise TypeError(
+            f"diagnose: snapshots must be a sequence of snapshots, got {received}; write diagnose([snapshot])"
+        )
+    limits = thresholds if thresholds is not None else Thresholds()
+    if not snapshots:
+        return ()
+    first, *later = snapshots
+    network = Network(first)
+    found = _explain(network, [f for rule in RULES for f in rule.find(network, limits)])
+    for snapshot in later:
+        found += [f for f in _news(first, snapshot, limits) if not _known(f, found)]
+    referenced = [dataclasses.replace(f, reference=_BY_SLUG[f.rule].reference) for f in found]
+    return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), _RANK[f.rule])))
+
+
+def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
+    """Moves each finding that another one explains into the evidence of that one, from the first causes on."""
+    causes: list[Finding] = []
+    consequences: dict[int, list[Finding]] = {}
+    for found in _ordered(findings):
+        home = next((i for i, cause in enumerate(causes) if _explains(network, cause, found)), None)
+        if home is None:
+            causes.append(found)
+        else:
+            consequences.setdefault(home, []).append(found)
+    return [_with_consequences(cause, consequences.get(i, [])) for i, cause in enumerate(causes)]
+
+
+def _ordered(findings: list[Finding]) -> list[Finding]:
+    """Causes first: the order of the table, with the exceptions that the evidence decides."""
+
+    def rank(f: Finding) -> float:
+        # NaN that overflow gave birth to is the end of an exploding signal, not the beginning.
+        if f.rule == "non-finite" and f.evidence.get("origin") in ("forward", "backward", "loss"):
+            return _RANK["exploding-signal"] + 0.5
+        # Only a layer that is dead altogether stops the signal; many dead units are a sign of one that fades.
+        if f.rule == "dead-units" and f.evidence["observed"] < 1.0:
+            return _RANK["vanishing-signal"] + 0.5
+        return float(_RANK[f.rule])
+
+    return sorted(findings, key=rank)
+
+
+def _explains(network: Network, cause: Finding, other: Finding) -> bool:
+    explains = _BY_SLUG[cause.rule].explains
+    if cause.rule == "dead-units" and cause.evidence["observed"] >= 1.0:
+        explains = (*_SCALE, *_SYMPTOMS, "no-gradient")
+    if cause.rule == other.rule or other.rule not in explains:
+        return False
+    if cause.rule == "fan-mismatch":
+        touched = set(other.evidence["affected"])
+        return 2 * len(touched & set(cause.evidence["affected"])) >= len(touched)
+    return _related(network, cause, other)
+
+
+def _related(network: Network, cause: Finding, other: Finding) -> bool:
+    """Whether two findings touch the same part: a layer of one is, or feeds, or is fed by, a layer of the other."""
+    if cause.layer is None or other.layer is None:
+        return True
+    index = {row.path: network.owner(row).index for row in network.rows}
+    ours = [index[p] for p in cause.evidence["affected"] if p in index]
+    theirs = [index[p] for p in other.evidence["affected"] if p in index]
+    if any(network.rows[i].info.role == "target" for i in ours):
+        return True  # the targets act on the whole network, from its end
+    return any(a == b or network.is_ancestor(a, b) or network.is_ancestor(b, a) for a in ours for b in theirs)
+
+
+def _with_consequences(cause: Finding, consequences: list[Finding]) -> Finding:
+    if not consequences:
+        return cause
+    worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *consequences)) else "warning"
+    told = [{"rule": f.rule, "layer": f.layer, "message": f.message} for f in consequences]
+    return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": told})
+
+
+def _known(found: Finding, findings: Sequence[Finding]) -> bool:
+    """Whether a finding was made before, or follows from one that was."""
+    for known in findings:
+        if known.rule == found.rule and (known.layer == found.layer or known.severity == "bad"):
+            return True
+        told = known.evidence.get("consequences", [])
+        if any(c["rule"] == found.rule for c in told) or found.rule in _BY_SLUG[known.rule].explains:
+            return True
+    return False
+
+
+def _news(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[Finding]:
+    """What a later audit adds: NaN, units that died, a loss that ran away; and the judgement that zeros put off."""
+    network = Network(snapshot)
+    rules = [rule for rule in RULES if rule.later]
+    found = [f for rule in rules for f in rule.find(network, thresholds) if f.severity == "bad"]
+    found = [f for f in found if f.rule != "update-ratio" or snapshot.step <= _CONFIRMED_BY]
+    if snapshot.step <= _CONFIRMED_BY and _postponed(first):
+        for slug in ("vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units"):
+            found += [f for f in _BY_SLUG[slug].find(network, thresholds) if f.severity == "bad"]
+    found += _diverged(first, snapshot, thresholds)
+    explained = _explain(network, found)
+    return [dataclasses.replace(f, evidence={**f.evidence, "step": snapshot.step}) for f in explained]
+
+
+def _postponed(first: Snapshot) -> bool:
+    """Whether a head from zeros kept the gradient of the first step from the layers below."""
+    return any(head.stats.weight_rms == 0.0 for head in Network(first).heads)
+
+
+def _diverged(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[Finding]:
+    start = max(first.loss, first.baseline_loss or 0.0)
+    if not (start > 0.0 and math.isfinite(snapshot.loss) and snapshot.loss >= thresholds.divergence * start):
+        return []
+    rate = first.learning_rate
+    return [
+        finding(
+            "update-ratio",
+            "bad",
+            None,
+            f"the loss on the same batch rose from {num(first.loss)} to {num(snapshot.loss)} within "
+            f"{plural(snapshot.step, 'update')}: the updates are too large",
+            observed=snapshot.loss / start,
+            expected=1.0,
+            threshold=thresholds.divergence,
+            unit="loss over the first loss",
+            learning_rate=rate,
+            remedy=None if not rate else f"model.optimizer.learning_rate = {rate / 10:.1g}",
+        )
+    ]

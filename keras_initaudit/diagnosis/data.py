@@ -1,0 +1,210 @@
+"""Rules about the data and the first loss: is it finite, is it scaled, is the first answer an uninformed one."""
+
+from __future__ import annotations
+
+import math
+
+from ..records import Finding, Severity
+from . import remedies
+from .network import LOOKUPS, Network, Row
+from .thresholds import Thresholds
+from .wording import finding, num, percent
+
+
+def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """NaN or infinity: in the data, in a weight, or in the first layer that produced it."""
+    del thresholds  # one is too many
+    for row in network.rows:
+        if row.info.role in ("input", "target") and row.stats.activation_nonfinite > 0.0:
+            share = row.stats.activation_nonfinite
+            what = "data" if row.info.role == "input" else "targets"
+            message = f"the {what} {row.path} already hold NaN or infinity: {_share(share)} of the values"
+            return [_non_finite(row, message, share, "data")]
+    for row in network.rows:
+        if row.stats.weight_nonfinite > 0.0:
+            share = row.stats.weight_nonfinite
+            message = f"{_share(share)} of the weights of {row.path} are NaN or infinite"
+            return [_non_finite(row, message, share, "weight", remedies.for_kernels(network, [row], bias=True))]
+    for i in network.order:
+        row = network.rows[i]
+        before, after = row.stats.preactivation_nonfinite, row.stats.activation_nonfinite
+        if row.info.role == "layer" and (before > 0.0 or after > 0.0):
+            share = max(x for x in (before, after) if not math.isnan(x))
+            arriving = [network.rows[p].stats.activation_max for p in network.parents[i]]
+            largest = max((x for x in arriving if math.isfinite(x)), default=math.nan)
+            message = (
+                f"NaN or infinity first appears in {row.path}: {_share(share)} of its values, "
+                f"while what arrives there is finite (at most {num(largest)})"
+            )
+            # An activation hides it: a fused ReLU turns NaN into 0, and the loss stays finite.
+            return [_non_finite(row, message, share, "forward", hidden=bool(before > 0.0) and not after > 0.0)]
+    for row in reversed([network.rows[i] for i in network.order]):
+        share = max((x for x in (row.stats.backward_nonfinite, row.stats.gradient_nonfinite) if x > 0.0), default=0.0)
+        if share > 0.0:
+            message = (
+                f"the gradient is NaN or infinite at {row.path} ({_share(share)} of it), the last layer where it is"
+            )
+            return [_non_finite(row, message, share, "backward")]
+    if network.snapshot.statistics and math.isinf(network.snapshot.loss):
+        return [_non_finite(None, "the loss is infinite", 1.0, "loss")]
+    return []
+
+
+def _share(fraction: float) -> str:
+    return percent(fraction) if fraction >= 0.01 else f"{num(100 * fraction)} %"
+
+
+def _non_finite(
+    row: Row | None, message: str, share: float, origin: str, remedy: str | None = None, *, hidden: bool = False
+) -> Finding:
+    return finding(
+        "non-finite",
+        "bad",
+        row.path if row is not None else None,
+        message,
+        observed=share,
+        expected=0.0,
+        threshold=0.0,
+        unit="fraction of values",
+        layers=[row.path] if row is not None and row.info.role in ("layer", "weight") else [],
+        origin=origin,
+        hidden_by_activation=hidden,
+        remedy=remedy,
+    )
+
+
+def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """The data reaches the first trained layer unscaled, or far too small; or the regression targets are unscaled.
+
+    What counts is what arrives behind the model's own rescaling, and not at all where a normalisation follows at once.
+    """
+    found: list[Finding] = []
+    for row in network.firsts:
+        if network.normalised_after(row):
+            continue
+        for p in network.parents[row.index]:
+            source = network.rows[p]
+            rms = source.stats.activation_rms
+            if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
+                continue
+            high = rms >= thresholds.input_high_warning
+            if not high and rms > thresholds.input_low_warning:
+                continue
+            bad = rms >= thresholds.input_high_bad or rms <= thresholds.input_low_bad
+            limits = (
+                (thresholds.input_high_bad if bad else thresholds.input_high_warning)
+                if high
+                else (thresholds.input_low_bad if bad else thresholds.input_low_warning)
+            )
+            mean, largest = source.stats.activation_mean, source.stats.activation_max
+            low = 0.0 if mean > 0.0 and mean >= 0.3 * rms else -largest
+            found.append(
+                finding(
+                    "input-scale",
+                    "bad" if bad else "warning",
+                    row.path,
+                    f"the data reaches {row.path} with an rms of {num(rms)} (largest {num(largest)}); about 1 is usual",
+                    observed=rms,
+                    expected=1.0,
+                    threshold=limits,
+                    unit="rms of the data at the first trained layer",
+                    layers=[row.path],
+                    affected=[source.path, row.path],
+                    source=source.path,
+                    mean=mean,
+                    largest=largest,
+                    remedy=remedies.rescaled(mean, source.stats.activation_std, low, largest)
+                    if source.info.role == "input"
+                    else None,
+                )
+            )
+            break
+    return [*found[:1], *_target_scale(network, thresholds)]
+
+
+def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Regression targets of large scale; class numbers have none, and are told apart by the uninformed loss."""
+    baseline = network.snapshot.baseline_loss
+    for row in network.rows:
+        rms, std = row.stats.activation_rms, row.stats.activation_std
+        if row.info.role != "target" or not rms >= thresholds.target_high_warning or baseline is None:
+            continue
+        # The mean absolute or squared deviation is at least of the size of std; log C of C class numbers is far below.
+        if not baseline >= 0.2 * std:
+            continue
+        severity: Severity = "bad" if rms >= thresholds.target_high_bad else "warning"
+        return [
+            finding(
+                "input-scale",
+                severity,
+                row.path,
+                f"the targets {row.path} have an rms of {num(rms)}, whereas the outputs of a new model are about 1",
+                observed=rms,
+                expected=1.0,
+                threshold=thresholds.target_high_bad if severity == "bad" else thresholds.target_high_warning,
+                unit="rms of the targets",
+                layers=[],
+                affected=[row.path, *(head.path for head in network.heads)],
+                mean=row.stats.activation_mean,
+                largest=row.stats.activation_max,
+            )
+        ]
+    return []
+
+
+def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """The first loss is far above what an uninformed model has: an over-confident start.
+
+    Regularizers are part of the loss that Keras reports, so that the outputs must be large too.
+    """
+    loss, baseline = network.snapshot.loss, network.snapshot.baseline_loss
+    if baseline is None or not baseline > 0.0 or not math.isfinite(loss):
+        return []
+    ratio = loss / baseline
+    if ratio < thresholds.loss_warning:
+        return []
+    sure = [(_logit_rms(row), row) for row in network.heads]
+    rms, head = max(
+        ((x, row) for x, row in sure if math.isfinite(x)), key=lambda pair: pair[0], default=(math.nan, None)
+    )
+    targets = [row.stats for row in network.rows if row.info.role == "target"]
+    offset = max((abs(s.activation_mean) for s in targets if math.isfinite(s.activation_mean)), default=0.0)
+    deviation = max((s.activation_std for s in targets if math.isfinite(s.activation_std)), default=0.0)
+    regression = (
+        baseline > 0.2 * deviation > 0.0 and deviation > 0.0 and head is not None and head.info.gain is not None
+    )
+    far = regression and offset > 3.0 * deviation and offset > rms
+    if head is None or (rms < 3.0 and not far):
+        return []
+    severity: Severity = "bad" if ratio >= thresholds.loss_bad else "warning"
+    if far:
+        mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
+        remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
+        why = f"the targets lie around {num(mean)}, the outputs around 0"
+    else:
+        remedy = remedies.for_kernels(network, [head], bias=True)
+        why = f"the outputs of {head.path} before the loss have an rms of {num(rms)}"
+    return [
+        finding(
+            "initial-loss",
+            severity,
+            head.path,
+            f"the first loss is {num(loss)}, {num(ratio)} times that of a model that knows nothing ({num(baseline)}): "
+            f"{why}",
+            observed=ratio,
+            expected=1.0,
+            threshold=thresholds.loss_bad if severity == "bad" else thresholds.loss_warning,
+            unit="loss over the loss of an uninformed model",
+            layers=[head.path],
+            loss=loss,
+            baseline_loss=baseline,
+            output_rms=rms,
+            remedy=remedy,
+        )
+    ]
+
+
+def _logit_rms(row: Row) -> float:
+    """Rms of what a head gives out, in front of its softmax or sigmoid if it has one."""
+    before = row.stats.preactivation_rms
+    return before if math.isfinite(before) else row.stats.activation_rms

@@ -1,0 +1,224 @@
+"""A snapshot as a network: rows joined by what flows into what, and the questions that the rules ask of it.
+
+Bit sets in plain integers hold the ancestors of each row, so that a thousand layers cost milliseconds. Where a snapshot
+does not say what flows where (a subclassed model that hides it), the rows are taken as a chain in their order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..records import LayerInfo, Snapshot, Statistics
+
+LOOKUPS = frozenset({"Embedding", "ReversibleEmbedding"})
+"""Kinds whose weight is a table: its rows are looked up, not summed."""
+CHANNELWISE = ("Depthwise", "Separable")
+"""Kinds whose units see different inputs each: equal weights do not make them equal units."""
+_FIXED = frozenset({"Normalization"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One row of the snapshot with its place in it."""
+
+    index: int
+    info: LayerInfo
+    stats: Statistics
+
+    @property
+    def path(self) -> str:
+        """Its name in findings."""
+        return self.info.path
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the row is a layer call with a kernel of its own (a matrix or more, not a table)."""
+        return self.info.role == "layer" and len(self.info.weight_shape) >= 2 and self.info.kind not in LOOKUPS
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the row sets the scale of what passes through it by what it sees."""
+        kind = self.info.kind
+        return kind not in _FIXED and kind.endswith(("Normalization", "Norm"))
+
+    @property
+    def backward_norm(self) -> float:
+        """Norm of dL/d(activation) of one sample: pooling and strides change the rms of it, and not the norm."""
+        size = math.prod(n for n in self.info.shape if n > 0)
+        return self.stats.backward_rms * math.sqrt(size)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The rows of one snapshot and what is joined to what."""
+
+    snapshot: Snapshot
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Every row, in the order of the snapshot."""
+        pairs = zip(self.snapshot.layers, self.snapshot.statistics, strict=True)
+        return tuple(Row(i, info, stats) for i, (info, stats) in enumerate(pairs))
+
+    @cached_property
+    def layers(self) -> tuple[Row, ...]:
+        """The rows that are layer calls."""
+        return tuple(row for row in self.rows if row.info.role == "layer")
+
+    @cached_property
+    def kernels(self) -> tuple[Row, ...]:
+        """The layer calls with a kernel, in order; the later calls of a shared layer included."""
+        return tuple(row for row in self.layers if row.has_kernel)
+
+    @cached_property
+    def parents(self) -> tuple[tuple[int, ...], ...]:
+        """Of each row, the rows whose output flows into it."""
+        index = {row.path: row.index for row in self.rows}
+        flow = [row.index for row in self.rows if row.info.role in ("input", "layer")]
+        if not any(row.info.inputs for row in self.layers):
+            before: dict[int, tuple[int, ...]] = {later: (earlier,) for earlier, later in itertools.pairwise(flow)}
+            return tuple(before.get(row.index, ()) for row in self.rows)
+        return tuple(
+            tuple(index[p] for p in row.info.inputs if p in index and index[p] != row.index) for row in self.rows
+        )
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Of each row, the rows that its output flows into."""
+        found: list[list[int]] = [[] for _ in self.rows]
+        for child, parents in enumerate(self.parents):
+            for parent in parents:
+                found[parent].append(child)
+        return tuple(tuple(c) for c in found)
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The rows, each after what flows into it; a cycle, which no forward pass has, is cut where it is met."""
+        done: set[int] = set()
+        order: list[int] = []
+        for start in range(len(self.rows)):
+            stack = [(start, iter(self.parents[start]))] if start not in done else []
+            done.add(start)
+            while stack:
+                node, rest = stack[-1]
+                following = next((p for p in rest if p not in done), None)
+                if following is None:
+                    order.append(node)
+                    stack.pop()
+                else:
+                    done.add(following)
+                    stack.append((following, iter(self.parents[following])))
+        return tuple(order)
+
+    @cached_property
+    def ancestors(self) -> tuple[int, ...]:
+        """Of each row, the bit set of the rows that it depends on, itself not included."""
+        found = [0] * len(self.rows)
+        for i in self.order:
+            for p in self.parents[i]:
+                found[i] |= found[p] | 1 << p
+        return tuple(found)
+
+    def is_ancestor(self, early: int, late: int) -> bool:
+        """Whether the row `late` depends on the row `early`."""
+        return bool(self.ancestors[late] >> early & 1)
+
+    @cached_property
+    def heads(self) -> tuple[Row, ...]:
+        """The kernels that no other kernel follows: those that make the outputs."""
+        fed = 0
+        for row in self.kernels:
+            fed |= self.ancestors[row.index]
+        return tuple(row for row in self.kernels if not fed >> row.index & 1)
+
+    @cached_property
+    def firsts(self) -> tuple[Row, ...]:
+        """The kernels that no other kernel and no table feeds: those that meet the data."""
+        trained = sum(1 << r.index for r in self.layers if r.has_kernel or r.info.kind in LOOKUPS)
+        return tuple(row for row in self.kernels if not self.ancestors[row.index] & trained)
+
+    @cached_property
+    def junctions(self) -> tuple[Row, ...]:
+        """The layer calls whose output a kernel takes in: where the scale of signal and gradient counts."""
+        return tuple(self.rows[i] for i in sorted(self._feeding(self.kernels)))
+
+    @cached_property
+    def last_hidden(self) -> tuple[Row, ...]:
+        """The layer calls whose output a head takes in."""
+        return tuple(self.rows[i] for i in sorted(self._feeding(self.heads)))
+
+    def _feeding(self, kernels: Iterable[Row]) -> set[int]:
+        return {p for row in kernels for p in self.parents[row.index] if self.rows[p].info.role == "layer"}
+
+    def bypassed(self, row: Row) -> bool:
+        """Whether a skip connection leads round `row`: a sum further on also takes what does not pass through it."""
+        above = self.ancestors[row.index]
+        if not above:
+            return False
+        for merge in self.layers:
+            if not self.is_ancestor(row.index, merge.index) or len(self.parents[merge.index]) < 2:
+                continue
+            if merge.info.kind == "Concatenate":
+                continue
+            for p in self.parents[merge.index]:
+                inside = p == row.index or self.is_ancestor(row.index, p)
+                if not inside and (above >> p & 1 or self.ancestors[p] & above & self._layer_bits):
+                    return True
+        return False
+
+    @cached_property
+    def _layer_bits(self) -> int:
+        return sum(1 << row.index for row in self.layers)
+
+    def normalised_after(self, row: Row) -> bool:
+        """Whether what `row` gives out meets a normalisation, on every way, before the next kernel or the output."""
+        seen: set[int] = set()
+        queue = [row.index]
+        while queue:
+            children = [c for c in self.children[queue.pop()] if self.rows[c].info.role == "layer"]
+            if not children:
+                return False
+            for child in children:
+                if child in seen or self.rows[child].normalises:
+                    continue
+                if self.rows[child].has_kernel:
+                    return False
+                seen.add(child)
+                queue.append(child)
+        return True
+
+    def activation(self, row: Row) -> str:
+        """The activation behind a kernel: its own, or that of the layers between it and the next kernel."""
+        seen: set[int] = set()
+        queue = [row.index]
+        while queue:
+            here = self.rows[queue.pop(0)]
+            if here.info.activation not in (None, "linear"):
+                return str(here.info.activation)
+            for child in self.children[here.index]:
+                if child not in seen and self.rows[child].info.role == "layer" and not self.rows[child].has_kernel:
+                    seen.add(child)
+                    queue.append(child)
+        return "linear"
+
+    def owner(self, row: Row) -> Row:
+        """The layer that a part (a second kernel, gates, attention weights) belongs to; of a layer, itself."""
+        if row.info.role == "layer":
+            return row
+        path = row.path
+        while "/" in path:
+            path = path.rsplit("/", 1)[0]
+            for candidate in self.layers:
+                if candidate.path == path:
+                    return candidate
+        return row
+
+    def through(self, row: Row) -> Iterator[Row]:
+        """The kernels that what arrives at `row` has passed, in order, `row` itself included."""
+        for kernel in self.kernels:
+            if kernel.index == row.index or self.is_ancestor(kernel.index, row.index):
+                yield kernel

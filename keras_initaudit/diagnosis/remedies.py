@@ -1,0 +1,146 @@
+"""The code that mends a finding: Python source that runs, for this layer.
+
+A remedy either assigns some of the names `kernel_initializer`, `recurrent_initializer`, `bias_initializer` (for the
+layers in the finding's `evidence["layers"]`) and `preprocessing` (a Keras layer to put in front of the data), or acts
+on a name `model`. It is source, and no object, because a person pastes it, and because the diagnosis knows no Keras.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ..records import LayerInfo
+from .network import Network, Row
+
+_HE = ("relu", "relu6")
+_GLOROT = (
+    "linear",
+    "tanh",
+    "sigmoid",
+    "softmax",
+    "log_softmax",
+    "log_sigmoid",
+    "hard_sigmoid",
+    "hard_tanh",
+    "softsign",
+)
+_GATES = {"LSTM": 4, "GRU": 3, "ConvLSTM1D": 4, "ConvLSTM2D": 4, "ConvLSTM3D": 4}
+
+
+def shape_fans(shape: Sequence[int]) -> tuple[float, float]:
+    """The (fan_in, fan_out) that Keras reads off a weight's shape alone, right for plain dense and convolutions."""
+    if len(shape) < 2:
+        size = float(math.prod(shape))
+        return size, size
+    receptive = math.prod(shape[:-2])
+    return float(shape[-2] * receptive), float(shape[-1] * receptive)
+
+
+def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = None) -> tuple[str, str]:
+    """The recommended initializer for a kernel in front of `activation`: (name to import, call).
+
+    He for ReLU, LeCun for SELU, Glorot for tanh, sigmoid and linear, and the exact gain for everything else. With
+    `info`, for the true fans of that weight, where its shape alone would mislead.
+    """
+    name = activation.split("(")[0]
+    wrong = info is not None and misread(info)
+    if not wrong:
+        if name in _HE:
+            return "HeNormal", "HeNormal()"
+        if name == "selu":
+            return "LeCunNormal", "LeCunNormal()"
+        if name in _GLOROT or gain is None:
+            return "GlorotNormal", "GlorotNormal()"
+        if name == activation:
+            return "VarianceScaling", f'VarianceScaling(gain="{name}")'
+        return "VarianceScaling", f"VarianceScaling(scale={gain * gain:.4g})"
+    assert info is not None
+    square = 2.0 if name in _HE else 1.0 if name in _GLOROT or name == "selu" or gain is None else gain * gain
+    axes = _axes(info)
+    if axes is not None:
+        inputs, outputs = axes
+        call = f"VarianceScaling(scale={square:.4g}, input_axes={inputs}, output_axes={outputs})"
+        return "VarianceScaling", call
+    assumed, _ = shape_fans(info.weight_shape)
+    return "VarianceScaling", f"VarianceScaling(scale={square * assumed / (info.fan_in or assumed):.4g})"
+
+
+def misread(info: LayerInfo) -> bool:
+    """Whether the shape of a weight tells another fan_in than the layer has."""
+    if info.fan_in is None or len(info.weight_shape) < 2:
+        return False
+    return not math.isclose(shape_fans(info.weight_shape)[0], info.fan_in, rel_tol=0.01)
+
+
+def _axes(info: LayerInfo) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The axes whose products are the true fans, where there are any that mean it."""
+    shape, rank = info.weight_shape, len(info.weight_shape)
+    candidates: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    if "Depthwise" in info.kind:
+        spatial = tuple(range(rank - 2))
+        candidates = [(spatial, (*spatial, rank - 1))]
+    elif "Transpose" not in info.kind:
+        candidates = [((a,), (b,)) for a in range(rank) for b in range(rank) if a < b]
+        candidates += [(tuple(range(k)), tuple(range(k, rank))) for k in range(1, rank)]
+    for inputs, outputs in candidates:
+        fans = math.prod(shape[a] for a in inputs), math.prod(shape[a] for a in outputs)
+        if fans[0] == info.fan_in and fans[1] == info.fan_out:
+            return inputs, outputs
+    return None
+
+
+def for_kernels(network: Network, kernels: Iterable[Row], *, bias: bool = False) -> str | None:
+    """Assigns the recommended scheme to the kernels; None where there is none.
+
+    One text is for all of them, so it follows the activation that most of them have; where the true fans of one differ
+    from its shape, the text is for the layers like it.
+    """
+    rows = [network.owner(row) for row in kernels]
+    if not rows:
+        return None
+    calls = Counter(_scheme(network, row) for row in rows)
+    (name, call), _ = calls.most_common(1)[0]
+    names, lines = [name], [f"kernel_initializer = {call}"]
+    gates = [_GATES[row.info.kind] for row in rows if row.info.kind in _GATES]
+    if gates or any(row.info.kind == "SimpleRNN" for row in rows):
+        names.append("Orthogonal")
+        lines.append(f"recurrent_initializer = Orthogonal({f'blocks={gates[0]}' if gates else ''})")
+    if bias and any(row.info.has_bias for row in rows):
+        names.append("Zeros")
+        lines.append("bias_initializer = Zeros()")
+    return "\n".join([f"from keras_initaudit import {', '.join(sorted(names))}", *lines])
+
+
+def alike(network: Network, kernels: Iterable[Row]) -> list[Row]:
+    """Those of the kernels that one text serves: the largest group with the same scheme."""
+    rows = list(kernels)
+    if not rows:
+        return []
+    calls = Counter(_scheme(network, network.owner(row)) for row in rows)
+    best, _ = calls.most_common(1)[0]
+    return [row for row in rows if _scheme(network, network.owner(row)) == best]
+
+
+def _scheme(network: Network, row: Row) -> tuple[str, str]:
+    activation = network.activation(row)
+    gain = row.info.gain
+    if activation != (row.info.activation or "linear"):
+        gain = next((r.info.gain for r in network.layers if r.info.activation == activation), gain)
+    return kernel_scheme(activation, gain, row.info)
+
+
+def rescaled(mean: float, std: float, low: float, high: float) -> str:
+    """A layer in front of the data that brings it to unit scale: bytes to [0, 1], anything else standardised."""
+    if low >= 0.0 and 16.0 < high <= 255.0:
+        return "import keras\npreprocessing = keras.layers.Rescaling(1.0 / 255)"
+    variance = std * std if std > 0.0 and math.isfinite(std) else 1.0
+    return (
+        f"import keras\npreprocessing = keras.layers.Normalization(axis=None, mean={mean:.6g}, variance={variance:.6g})"
+    )
+
+
+def whole_model() -> str:
+    """Starts every layer of the model again, with the fans and the gain of each."""
+    return "from keras_initaudit import initialize\ninitialize(model)"

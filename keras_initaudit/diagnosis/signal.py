@@ -1,0 +1,302 @@
+"""Rules about scale and depth: does the signal reach the end, does its gradient reach the beginning.
+
+Scales multiply from layer to layer, so everything here counts in decades (powers of ten) from a point of reference: the
+input, or the last normalisation, forward; the last hidden layer backward. What a skip connection leads round, or a
+normalisation puts right, is no fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..records import Finding, Severity
+from . import remedies
+from .network import LOOKUPS, Network, Row
+from .thresholds import Thresholds
+from .wording import finding, num, plural
+
+_FLOOR = 1e-45
+"""The smallest positive float32: an exact zero counts as this."""
+
+
+def _log10(value: float) -> float:
+    return math.log10(max(value, _FLOOR))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drift:
+    """How far the rms of a row lies from its reference, in decades, and how many kernels lie between."""
+
+    decades: float
+    kernels: int
+    reference: int
+    source: float
+    """Log10 of the rms at the reference."""
+
+
+def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
+    """Of each layer row, the decades that its rms has moved since the input or the last normalisation."""
+    found: dict[int, _Drift] = {}
+    for i in network.order:
+        row = network.rows[i]
+        rms = row.stats.activation_rms
+        if row.info.role not in ("input", "layer") or not math.isfinite(rms):
+            continue
+        above = [found[p] for p in network.parents[i] if p in found]
+        if row.normalises:
+            # Its output has unit scale, or less where its epsilon is larger than what arrives.
+            found[i] = _Drift(min(0.0, _log10(rms)) if rms < 0.01 else 0.0, 0, i, min(0.0, _log10(rms)))
+        elif row.info.kind in LOOKUPS or not above:
+            low, high = math.log10(thresholds.input_low_warning), math.log10(thresholds.input_high_warning)
+            # Data far from unit scale is a cause of its own; here only what the layers do to it counts.
+            found[i] = _Drift(0.0, 0, i, _log10(rms) if row.has_kernel else min(max(_log10(rms), low), high))
+        else:
+            before = max(above, key=lambda d: d.decades + d.source)
+            passed = max(d.kernels for d in above) + row.has_kernel
+            found[i] = _Drift(_log10(rms) - before.source, passed, before.reference, before.source)
+    return found
+
+
+def _segment(network: Network, end: Row, reference: int) -> list[Row]:
+    """The kernels between a point of reference and `end`."""
+    after = [row for row in network.through(end) if row.index == end.index or network.is_ancestor(reference, row.index)]
+    return [row for row in after if row.index != reference] or list(network.through(end))
+
+
+def _main_step(network: Network, kernels: Sequence[Row], found: dict[int, _Drift], sign: float) -> Row | None:
+    """The one kernel that makes most of a drift, if one does."""
+    steps: list[tuple[float, Row]] = []
+    for row in kernels:
+        before = [found[p].decades + found[p].source for p in network.parents[row.index] if p in found]
+        after = [row.index, *(c for c in network.children[row.index] if not network.rows[c].has_kernel)]
+        ends = [found[a].decades + found[a].source for a in after if a in found]
+        if before and ends:
+            steps.append((sign * ((min(ends) if sign < 0 else max(ends)) - max(before)), row))
+    total = sum(step for step, _ in steps)
+    if not steps or total <= 0:
+        return None
+    step, row = max(steps, key=lambda pair: pair[0])
+    return row if step > 0.7 * total and len(steps) > 1 else None
+
+
+def _signal(
+    network: Network, thresholds: Thresholds, rule: str, sign: float, warning: float, bad: float
+) -> list[Finding]:
+    found = drifts(network, thresholds)
+    points = {row.index: row for row in (*network.junctions, *network.kernels)}
+    candidates = [
+        (sign * found[i].decades, row)
+        for i, row in points.items()
+        if i in found and (row in network.junctions or not network.normalised_after(row))
+    ]
+    head_indices = {row.index for row in network.heads}
+    if sign < 0:
+        candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
+    over = [(d, row) for d, row in candidates if d >= warning]
+    if sign < 0:
+        over = [(d, row) for d, row in over if not network.bypassed(row)]
+    if not over:
+        return []
+    decades, worst = max(over, key=lambda pair: pair[0])
+    drift = found[worst.index]
+    kernels = _segment(network, worst, drift.reference)
+    single = _main_step(network, kernels, found, sign)
+    count = max(drift.kernels, 1)
+    factor = 10.0 ** (sign * decades / count)
+    total = 10.0 ** (sign * decades)
+    verb = "shrinks" if sign < 0 else "grows"
+    if single is not None:
+        message = (
+            f"the signal {verb} by a factor of {num(10.0**decades)} up to {worst.path}, "
+            f"nearly all of it in {single.path}"
+        )
+        kernels = [single]
+    else:
+        message = (
+            f"each layer multiplies the signal by {num(factor)}; after {plural(count, 'layer')} "
+            f"{num(total)} {'of it is left' if sign < 0 else 'times the input stands'} at {worst.path}"
+        )
+    group = remedies.alike(network, kernels)
+    severity: Severity = "bad" if decades >= bad else "warning"
+    return [
+        finding(
+            rule,
+            severity,
+            single.path if single is not None else worst.path,
+            message,
+            observed=sign * decades,
+            expected=0.0,
+            threshold=sign * (bad if severity == "bad" else warning),
+            unit="decades of activation rms",
+            layers=[row.path for row in group],
+            affected=[row.path for row in kernels],
+            per_layer_factor=factor,
+            kernels=count,
+            worst=worst.path,
+            remedy=remedies.for_kernels(network, group, bias=single is not None),
+        )
+    ]
+
+
+def vanishing_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Activations that shrink layer by layer towards nothing."""
+    return _signal(
+        network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, thresholds.signal_loss_bad
+    )
+
+
+def exploding_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Activations that grow layer by layer."""
+    return _signal(
+        network, thresholds, "exploding-signal", 1.0, thresholds.signal_growth_warning, thresholds.signal_growth_bad
+    )
+
+
+def _attenuations(network: Network) -> dict[int, tuple[float, Row]]:
+    """Of each hidden row that a kernel takes in: decades of its backward norm over that of the last hidden layer."""
+    ends: list[tuple[Row, float]] = []
+    for row in network.last_hidden:
+        fed = [network.rows[c] for c in network.children[row.index] if network.rows[c] in network.heads]
+        if any(head.stats.weight_rms > 0.0 for head in fed) and row.backward_norm > 0.0:
+            ends.append((row, _log10(row.backward_norm)))
+    found: dict[int, tuple[float, Row]] = {}
+    if not ends:
+        return found
+    for row in network.junctions:
+        if not math.isfinite(row.backward_norm):
+            continue
+        reached = [
+            (level, end) for end, level in ends if end.index == row.index or network.is_ancestor(row.index, end.index)
+        ]
+        if reached:
+            level, end = max(reached, key=lambda pair: pair[0])
+            found[row.index] = (_log10(row.backward_norm) - level, end)
+    return found
+
+
+def _gradient_finding(
+    network: Network, rule: str, row: Row, end: Row, decades: float, sign: float, warning: float, bad: float
+) -> Finding:
+    between = [
+        k
+        for k in network.kernels
+        if network.is_ancestor(row.index, k.index) and (k.index == end.index or network.is_ancestor(k.index, end.index))
+    ]
+    count = max(_longest(network, row.index, end.index), 1)
+    factor = 10.0 ** (decades / count)
+    severity: Severity = "bad" if sign * decades >= bad else "warning"
+    verb = "of it is left" if sign < 0 else "times as much arrives"
+    first = next(iter(network.through(row)), row)
+    message = (
+        f"each layer multiplies the gradient by {num(factor)}; after {plural(count, 'layer')} "
+        f"{num(10.0**decades)} {verb} at {row.path}"
+    )
+    group = remedies.alike(network, [first, *between] if first.has_kernel else between)
+    return finding(
+        rule,
+        severity,
+        row.path,
+        message,
+        observed=decades,
+        expected=0.0,
+        threshold=sign * (bad if severity == "bad" else warning),
+        unit="decades of the norm of dL/d(activation)",
+        layers=[r.path for r in group],
+        affected=[r.path for r in dict.fromkeys([first, *between])],
+        per_layer_factor=factor,
+        kernels=count,
+        worst=row.path,
+        remedy=remedies.for_kernels(network, group),
+    )
+
+
+def _longest(network: Network, early: int, late: int) -> int:
+    """The number of kernels on the longest way from one row to another, the last one included."""
+    best = {early: 0}
+    for i in network.order:
+        if i == early or not network.is_ancestor(early, i):
+            continue
+        above = [best[p] for p in network.parents[i] if p in best]
+        if above:
+            best[i] = max(above) + network.rows[i].has_kernel
+    return best.get(late, 0)
+
+
+def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
+    attenuations = _attenuations(network)
+    worst: tuple[float, int] | None = None
+    for i, (decades, _) in attenuations.items():
+        # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
+        upstream = [d for j, (d, _) in attenuations.items() if network.is_ancestor(j, i)]
+        best = max([decades, *upstream])
+        if -best >= thresholds.gradient_loss_warning and (worst is None or decades < worst[0]):
+            worst = (decades, i)
+    if worst is None:
+        return []
+    decades, i = worst
+    args = (attenuations[i][1], decades, -1.0, thresholds.gradient_loss_warning, thresholds.gradient_loss_bad)
+    return [_gradient_finding(network, "vanishing-gradient", network.rows[i], *args)]
+
+
+def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """dL/d(activation) that grows on its way back."""
+    attenuations = _attenuations(network)
+    over = [(d, i, end) for i, (d, end) in attenuations.items() if d >= thresholds.gradient_growth_warning]
+    if not over:
+        return []
+    decades, i, end = max(over, key=lambda item: item[0])
+    args = (end, decades, 1.0, thresholds.gradient_growth_warning, thresholds.gradient_growth_bad)
+    return [_gradient_finding(network, "exploding-gradient", network.rows[i], *args)]
+
+
+def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """The network maps every input to the same hidden representation: nothing is left to learn from."""
+    if network.snapshot.batch_size < 2:
+        return []
+    told = [
+        row.stats.activation_spread
+        for row in network.rows
+        if row.info.role == "input" and math.isfinite(row.stats.activation_spread)
+    ]
+    if told and max(told) < thresholds.spread_warning:
+        return []  # the batch itself is one and the same sample
+    spreads = [
+        (row.stats.activation_spread, row)
+        for row in network.last_hidden
+        if math.isfinite(row.stats.activation_spread) and row.stats.activation_rms > 0.0
+    ]
+    if not spreads or max(spread for spread, _ in spreads) >= thresholds.spread_warning:
+        return []
+    spread, row = max(spreads, key=lambda pair: pair[0])
+    severity: Severity = "bad" if spread < thresholds.spread_bad else "warning"
+    kernels = list(network.through(row))
+    group = remedies.alike(network, kernels)
+    return [
+        finding(
+            "collapsed-samples",
+            severity,
+            row.path,
+            f"all inputs give the same features at {row.path}: they differ by {num(spread)} of their size",
+            observed=spread,
+            expected=1.0,
+            threshold=thresholds.spread_bad if severity == "bad" else thresholds.spread_warning,
+            unit="standard deviation across samples over rms",
+            layers=[r.path for r in group],
+            affected=[r.path for r in kernels],
+            worst=row.path,
+            remedy=remedies.for_kernels(network, group, bias=True),
+        )
+    ]
+
+
+__all__ = [
+    "collapsed_samples",
+    "drifts",
+    "exploding_gradient",
+    "exploding_signal",
+    "vanishing_gradient",
+    "vanishing_signal",
+]

@@ -1,0 +1,101 @@
+"""Where the rules draw the line, and why there: every number that a verdict depends on is a field of `Thresholds`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """The limits of the rules: each field says what it bounds, in which unit, and where the number comes from.
+
+    "Study" is `tests/benchmarks/trainability.py`: networks that were trained with and without the fault. A limit named
+    `*_warning` opens a warning, the one named `*_bad` calls the start bad. Decades are powers of ten.
+
+    Raises:
+        ValueError: for a limit that is not a finite number, or a warning that would come after "bad".
+    """
+
+    signal_loss_warning: float = 1.5
+    """Decades that the activation rms may fall from the input, or the last normalisation, to any later layer."""
+    signal_loss_bad: float = 3.5
+    signal_growth_warning: float = 1.5
+    """Decades that it may rise."""
+    signal_growth_bad: float = 3.0
+    gradient_loss_warning: float = 2.0
+    """Decades that the norm of dL/d(activation) may fall from the last hidden layer back to an earlier one."""
+    gradient_loss_bad: float = 3.5
+    gradient_growth_warning: float = 2.5
+    """Decades that it may rise on the way back."""
+    gradient_growth_bad: float = 4.0
+    dead_warning: float = 0.7
+    """Fraction of units of a layer that are zero for the whole batch. He-initialised ReLU networks show up to one half
+    at depth 64, where the samples have become alike (Poole et al. 2016): only above that is it news."""
+    dead_bad: float = 0.95
+    saturated_warning: float = 0.35
+    """Fraction of pre-activations on a flat end of the activation. A unit-scale pre-activation puts under 1 % there."""
+    saturated_bad: float = 0.65
+    entropy_warning: float = 0.35
+    """Entropy of the attention weights over log(keys): 1 where all keys count the same, as they should at the start."""
+    entropy_bad: float = 0.15
+    spread_warning: float = 1e-2
+    """Standard deviation of a unit across samples over its rms, at the last hidden layer. He-initialised ReLU networks
+    keep about 0.1 at depth 64 (the correlation approaches 1 as 1 - 9 pi^2 / (2 depth^2), Hayou et al. 2019)."""
+    spread_bad: float = 1e-3
+    identical: float = 0.9
+    """Fraction of the units of a layer that start as copies of each other. A random start has none; one half copied on
+    purpose (ICNR, widened networks) must not count."""
+    input_high_warning: float = 10.0
+    """Rms of what reaches the first trained layer; standardised data has 1, pixels in [0, 1] about 0.5, digits in
+    [0, 16] about 8, raw pixels about 140."""
+    input_high_bad: float = 1e3
+    input_low_warning: float = 1e-3
+    input_low_bad: float = 1e-6
+    target_high_warning: float = 30.0
+    """Rms of regression targets: a recommended start answers with outputs of about 1."""
+    target_high_bad: float = 1e3
+    loss_warning: float = 3.0
+    """First loss over the loss of an uninformed model. He-initialised networks reach 2 (Goyal et al. 2017 zero the last
+    layers to get 1)."""
+    loss_bad: float = 10.0
+    update_high_warning: float = -0.5
+    """log10 of rms(update) / rms(weight) at the first steps; about -3 is usual (Karpathy 2015), Adam's first steps
+    reach -1.3 on wide layers."""
+    update_high_bad: float = 0.5
+    update_low_warning: float = -7.0
+    """Below this no step of a usual training is long enough to matter: 1e5 updates change the weights by 1 %."""
+    fan_ratio: float = 1.3
+    """Ratio of the standard deviation to the one that the scheme means, with the layer's true fans."""
+    divergence: float = 10.0
+    """Loss at a later audit over the first loss and over the uninformed one, at which the run counts as diverged."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"Thresholds: {field.name} must be a finite number, got {value!r}")
+        for stem, falling in _PAIRS:
+            warning, bad = getattr(self, f"{stem}_warning"), getattr(self, f"{stem}_bad")
+            if (bad > warning) if falling else (bad < warning):
+                relation = "not above" if falling else "not below"
+                raise ValueError(f"Thresholds: {stem}_bad must be {relation} {stem}_warning, got {bad} and {warning}")
+
+
+_PAIRS: tuple[tuple[str, bool], ...] = (
+    ("signal_loss", False),
+    ("signal_growth", False),
+    ("gradient_loss", False),
+    ("gradient_growth", False),
+    ("dead", False),
+    ("saturated", False),
+    ("entropy", True),
+    ("spread", True),
+    ("input_high", False),
+    ("input_low", True),
+    ("target_high", False),
+    ("loss", False),
+    ("update_high", False),
+)
+"""Limits that come in pairs, and whether smaller is worse."""

@@ -1,0 +1,228 @@
+"""Rules about the units of a layer: are they different, alive, off their flat ends, no copies of other units."""
+
+from __future__ import annotations
+
+import math
+
+from ..records import Finding, Severity
+from . import remedies
+from .network import CHANNELWISE, Network, Row
+from .thresholds import Thresholds
+from .wording import finding, num, percent, several
+
+
+def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Units of a layer that start the same: with the same gradient they stay the same for ever.
+
+    Equal weights alone are no fault: a head or the end of a residual branch that starts from zero gets a gradient of
+    its own for each unit, and is random after one step. Equal and not zero, or zero in the middle of a plain chain, is
+    odd enough for a warning.
+    """
+    heads = {row.index for row in network.heads}
+    bad: list[Row] = []
+    odd: list[Row] = []
+    for row in network.rows:
+        stats = row.stats
+        if row.info.role not in ("layer", "weight") or len(row.info.weight_shape) < 2 or not row.info.trainable:
+            continue
+        if row.info.kind.startswith(CHANNELWISE) or not stats.weight_identical >= thresholds.identical:
+            continue
+        if stats.gradient_identical >= thresholds.identical and not _starved(network, row):
+            bad.append(row)
+        elif (
+            row.index not in heads
+            and row.info.role == "layer"
+            and (stats.weight_rms > 0.0 or not network.bypassed(row))
+        ):
+            odd.append(row)
+    if not bad and not odd:
+        return []
+    found = bad or odd
+    severity: Severity = "bad" if bad else "warning"
+    if bad and not any(row.index not in heads for row in bad):
+        # A head from zeros whose gradient is the same for all units: nothing but copies reaches it. Not its own fault.
+        severity = "warning"
+    group = remedies.alike(network, found)
+    value = found[0].stats.weight_rms
+    start = "from zero" if value == 0.0 else f"with the same weights (rms {num(value)})"
+    end = (
+        "and get the same gradient, so that they stay copies of one unit"
+        if bad
+        else "so that the layer passes on a single number at the start"
+    )
+    share = found[0].stats.weight_identical
+    return [
+        finding(
+            "symmetric-units",
+            severity,
+            found[0].path,
+            f"{percent(share)} of the units of {several([row.path for row in found])} start {start} {end}",
+            observed=share,
+            expected=0.0,
+            threshold=thresholds.identical,
+            unit="fraction of units that equal another one",
+            layers=[network.owner(row).path for row in group],
+            affected=[row.path for row in found],
+            weight_rms=value,
+            gradient_identical=found[0].stats.gradient_identical,
+            remedy=remedies.for_kernels(network, group),
+        )
+    ]
+
+
+def _starved(network: Network, row: Row) -> bool:
+    """Whether the gradient of a zero kernel is zero because a zero head or a zero gain further on lets none through.
+
+    Such a start is healthy at the next step: DeepMind's zero-initialised residual ends behind a zero-initialised head.
+    """
+    if row.stats.weight_rms > 0.0 or row.stats.gradient_rms > 0.0:
+        return False
+    owner = network.owner(row)
+    return network.bypassed(owner) and math.isfinite(owner.stats.activation_rms)
+
+
+def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Units that are zero for every sample: no gradient passes them."""
+    rows = [
+        row for row in network.layers if row.stats.activation_dead >= thresholds.dead_warning and _fed(network, row)
+    ]
+    if not rows:
+        return []
+    worst = max(rows, key=lambda row: (row.stats.activation_dead, -row.index))
+    share = worst.stats.activation_dead
+    severity: Severity = "bad" if share >= thresholds.dead_bad and not network.bypassed(worst) else "warning"
+    kernels = [_kernel_of(network, row) for row in rows]
+    group = remedies.alike(network, [row for row in kernels if row is not None])
+    where = several([worst.path, *(row.path for row in rows if row is not worst)])
+    below = worst.stats.preactivation_mean < -2.0 * worst.stats.preactivation_std
+    why = f", pushed below zero by {num(-worst.stats.preactivation_mean)} on average" if below else ""
+    return [
+        finding(
+            "dead-units",
+            severity,
+            worst.path,
+            f"{percent(share)} of the units of {where} give zero for every sample{why}",
+            observed=share,
+            expected=0.0,
+            threshold=thresholds.dead_bad if severity == "bad" else thresholds.dead_warning,
+            unit="fraction of units",
+            layers=[row.path for row in group],
+            affected=[row.path for row in rows],
+            preactivation_mean=worst.stats.preactivation_mean,
+            preactivation_std=worst.stats.preactivation_std,
+            remedy=remedies.for_kernels(network, group, bias=True),
+        )
+    ]
+
+
+def _fed(network: Network, row: Row) -> bool:
+    """Whether anything but zero arrives at a row; behind a dead layer everything is dead, and one is enough to name."""
+    above = [network.rows[p].stats.activation_rms for p in network.parents[row.index]]
+    return not above or not all(rms == 0.0 for rms in above)
+
+
+def _kernel_of(network: Network, row: Row) -> Row | None:
+    """The kernel whose output a row is: its own, or the last one before it."""
+    if row.has_kernel:
+        return row
+    return next(reversed(list(network.through(row))), None)
+
+
+def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Outputs, gates and attention weights on the flat ends of their function: almost no gradient passes."""
+    heads = {row.index for row in network.heads}
+    found: list[tuple[float, Row, Severity]] = []
+    for row in network.rows:
+        share, entropy = row.stats.activation_saturated, row.stats.attention_entropy
+        flat_head = row.info.role == "layer" and (
+            row.index in heads or not any(network.rows[c].info.role == "layer" for c in network.children[row.index])
+        )
+        if entropy <= thresholds.entropy_warning:
+            severity: Severity = "bad" if entropy <= thresholds.entropy_bad else "warning"
+            found.append((1.0 - entropy, row, severity))
+        elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):
+            # An output that is sure of itself is judged by the loss, which says whether it is also wrong.
+            severity = "bad" if share >= thresholds.saturated_bad and not flat_head else "warning"
+            found.append((share, row, severity))
+    if not found:
+        return []
+    share, worst, _ = max(found, key=lambda item: (item[2] == "bad", item[0], -item[1].index))
+    severity = "bad" if any(s == "bad" for _, _, s in found) else "warning"
+    rows = [worst, *(row for _, row, _ in found if row is not worst)]
+    kernels = [_kernel_of(network, network.owner(row)) for row in rows]
+    group = remedies.alike(network, dict.fromkeys(row for row in kernels if row is not None))
+    where = several([row.path for row in rows])
+    if worst.stats.attention_entropy <= thresholds.entropy_warning:
+        message = (
+            f"each query of {where} looks at almost one key: the entropy of its attention is "
+            f"{percent(worst.stats.attention_entropy)} of the uniform one"
+        )
+        observed, threshold = worst.stats.attention_entropy, thresholds.entropy_warning
+        expected, unit = 1.0, "entropy over log(keys)"
+    else:
+        what = "gate values" if worst.info.role == "gates" else "outputs"
+        message = f"{percent(share)} of the {what} of {where} sit on the flat ends, where no gradient passes"
+        observed, expected, unit = share, 0.0, "fraction of pre-activations"
+        threshold = thresholds.saturated_bad if severity == "bad" else thresholds.saturated_warning
+    return [
+        finding(
+            "saturated-units",
+            severity,
+            network.owner(worst).path,
+            message,
+            observed=observed,
+            expected=expected,
+            threshold=threshold,
+            unit=unit,
+            layers=[row.path for row in group],
+            affected=[row.path for row in rows],
+            preactivation_rms=worst.stats.preactivation_rms,
+            remedy=remedies.for_kernels(network, group, bias=True),
+        )
+    ]
+
+
+def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Different layers that start with the same numbers: one integer seed, used twice.
+
+    Where their gradients are the same too, as in parallel branches that are added, they stay copies: that is bad.
+    """
+    del thresholds  # a copy is a copy: there is nothing to tune
+    index = {row.path: row for row in network.rows}
+    twins: list[tuple[Row, Row, bool]] = []
+    for row in network.rows:
+        first = index.get(row.info.duplicate_of or "")
+        if first is None or not row.info.trainable or not row.stats.weight_rms > 0.0:
+            continue
+        if row.stats.weight_identical >= 0.5:
+            continue  # a constant equals every other constant: symmetric-units names it
+        pairs = (
+            (row.stats.gradient_rms, first.stats.gradient_rms),
+            (row.stats.gradient_max, first.stats.gradient_max),
+        )
+        same = all(a > 0.0 and math.isclose(a, b, rel_tol=1e-4) for a, b in pairs)
+        twins.append((row, first, same))
+    if not twins:
+        return []
+    row, first, same = max(twins, key=lambda item: item[2])
+    end = (
+        "and get the same gradient: the second adds nothing to the first"
+        if same
+        else "so that the draws are not independent"
+    )
+    return [
+        finding(
+            "duplicate-kernels",
+            "bad" if same else "warning",
+            network.owner(row).path,
+            f"{several([r.path for r, _, _ in twins])} starts with the numbers of {first.path}, {end}",
+            observed=len(twins),
+            expected=0,
+            threshold=1,
+            unit="kernels that repeat another one",
+            layers=[network.owner(r).path for r, _, _ in twins],
+            affected=[path for r, f, _ in twins for path in (r.path, f.path)],
+            original=first.path,
+            remedy=remedies.for_kernels(network, remedies.alike(network, [r for r, _, _ in twins])),
+        )
+    ]

@@ -1,0 +1,235 @@
+"""Rules about the weights and what moves them: size of the first updates, fans of the scheme, reach of the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..records import Finding, LayerInfo, Severity
+from . import remedies
+from .network import LOOKUPS, Network, Row
+from .thresholds import Thresholds
+from .wording import finding, num, several
+
+_SCHEMES: dict[str, tuple[float, str]] = {
+    "GlorotUniform": (1.0, "fan_avg"),
+    "GlorotNormal": (1.0, "fan_avg"),
+    "HeUniform": (2.0, "fan_in"),
+    "HeNormal": (2.0, "fan_in"),
+    "LecunUniform": (1.0, "fan_in"),
+    "LecunNormal": (1.0, "fan_in"),
+    "LeCunUniform": (1.0, "fan_in"),
+    "LeCunNormal": (1.0, "fan_in"),
+}
+_RECURRENT = ("LSTM", "GRU", "RNN", "Bidirectional")
+"""The input kernel of a recurrent layer holds its gates side by side, and Keras counts them all as outputs."""
+
+
+def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """The first update changes the weights by far too much, or by nothing."""
+    rows = [
+        row
+        for row in network.rows
+        if row.info.role in ("layer", "weight")
+        and len(row.info.weight_shape) >= 2
+        and row.info.kind not in LOOKUPS
+        and math.isfinite(row.stats.update_log10)
+        and row.stats.weight_rms > 0.3 * _least_rms(row.info)
+    ]
+    if not rows:
+        return []
+    fastest = max(rows, key=lambda row: row.stats.update_log10)
+    slowest = max(row.stats.update_log10 for row in rows)
+    rate = network.snapshot.learning_rate
+    if fastest.stats.update_log10 >= thresholds.update_high_warning:
+        value = fastest.stats.update_log10
+        severity: Severity = "bad" if value >= thresholds.update_high_bad else "warning"
+        lower = None if not rate else f"model.optimizer.learning_rate = {rate * 10.0 ** (-2.5 - value):.1g}"
+        return [
+            finding(
+                "update-ratio",
+                severity,
+                fastest.path,
+                f"one update changes the weights of {fastest.path} by {num(10.0**value)} of their size; "
+                "about 0.001 is usual",
+                observed=value,
+                expected=-3.0,
+                threshold=thresholds.update_high_bad if severity == "bad" else thresholds.update_high_warning,
+                unit="log10 of rms(update) / rms(weight)",
+                layers=[network.owner(fastest).path],
+                learning_rate=rate,
+                remedy=lower,
+            )
+        ]
+    if slowest <= thresholds.update_low_warning:
+        return [
+            finding(
+                "update-ratio",
+                "warning",
+                None,
+                f"one update changes no weight by more than {num(10.0**slowest)} of its size; about 0.001 is usual",
+                observed=slowest,
+                expected=-3.0,
+                threshold=thresholds.update_low_warning,
+                unit="log10 of rms(update) / rms(weight)",
+                affected=[row.path for row in rows],
+                learning_rate=rate,
+            )
+        ]
+    return []
+
+
+def _least_rms(info: LayerInfo) -> float:
+    """Rms of a small random start: a weight below it starts from zero, and moves by any multiple of its size."""
+    fan_in = info.fan_in or remedies.shape_fans(info.weight_shape)[0]
+    return 0.1 / math.sqrt(max(fan_in, 1.0))
+
+
+def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """The scheme was given the wrong fans for this layer: depthwise, grouped, transposed convolution, experts.
+
+    It is claimed only where the weight has the variance that the wrong fans give: loaded weights are left alone.
+    """
+    found: list[tuple[float, Row]] = []
+    for row in network.layers:
+        info = row.info
+        if not row.has_kernel or any(word in info.kind for word in _RECURRENT) or network.normalised_after(row):
+            continue
+        ratio = _fan_ratio(row)
+        if ratio is not None and max(ratio, 1.0 / ratio) >= thresholds.fan_ratio:
+            found.append((ratio, row))
+    if not found:
+        return []
+    ratio, worst = max(found, key=lambda pair: abs(math.log(pair[0])))
+    rows = [row for _, row in found]
+    group = list(remedies.alike(network, rows))
+    if worst not in group:
+        group = [worst]
+    assumed = remedies.shape_fans(worst.info.weight_shape)
+    where = several([worst.path, *(row.path for row in rows if row is not worst)])
+    true = f"{num(worst.info.fan_in or 0.0)} and {num(worst.info.fan_out or 0.0)}"
+    return [
+        finding(
+            "fan-mismatch",
+            "warning",
+            worst.path,
+            f"{worst.info.initializer} read fans of {num(assumed[0])} and {num(assumed[1])} off the kernel's shape "
+            f"at {where}; they are {true}, so the weights are {num(ratio)} times what the scheme means",
+            observed=worst.stats.weight_rms,
+            expected=worst.stats.weight_rms / ratio,
+            threshold=thresholds.fan_ratio,
+            unit="rms of the weights",
+            layers=[row.path for row in group],
+            affected=[row.path for row in rows],
+            fans_assumed=list(assumed),
+            fans_true=[worst.info.fan_in, worst.info.fan_out],
+            ratio=ratio,
+            remedy=remedies.for_kernels(network, group),
+        )
+    ]
+
+
+def _fan_ratio(row: Row) -> float | None:
+    """Std of the weight over the std that its scheme means; None unless the wrong fans explain it."""
+    info = row.info
+    if info.fan_in is None or info.fan_out is None or info.initializer is None:
+        return None
+    config = info.initializer_config
+    assumed = _assumed_fans(info)
+    law = _law(info.initializer, config, info.gain)
+    if law is None or assumed is None:
+        return None
+    scale, mode = law
+    wrong, meant = _std(scale, mode, assumed), _std(scale, mode, (info.fan_in, info.fan_out))
+    if wrong is None or meant is None:
+        return None
+    # Five standard errors of the rms of n normals, and 2 % for other distributions.
+    tolerance = 5.0 / math.sqrt(2.0 * math.prod(info.weight_shape)) + 0.02
+    if not math.isclose(row.stats.weight_rms, wrong, rel_tol=tolerance):
+        return None
+    return wrong / meant
+
+
+def _assumed_fans(info: LayerInfo) -> tuple[float, float] | None:
+    """The fans that the initializer worked with: by its axes where it has them, else by the shape."""
+    inputs, outputs = info.initializer_config.get("input_axes"), info.initializer_config.get("output_axes")
+    if inputs is None or outputs is None:
+        return remedies.shape_fans(info.weight_shape)
+    try:
+        shape = info.weight_shape
+        return float(math.prod(shape[int(a)] for a in inputs)), float(math.prod(shape[int(a)] for a in outputs))
+    except (TypeError, ValueError, IndexError):
+        return None
+
+
+def _law(name: str, config: Mapping[str, Any], gain: float | None) -> tuple[float, str] | None:
+    """Scale and mode of a scheme of the variance-scaling family; None for any other initializer."""
+    scale, mode = _SCHEMES.get(name, (1.0, "fan_in"))
+    if name == "VarianceScaling":
+        given = config.get("scale", 1.0)
+        scale = float(given) if isinstance(given, int | float) else 1.0
+    elif name not in _SCHEMES:
+        return None
+    own = config.get("gain")
+    if isinstance(own, int | float):
+        scale *= own * own
+    elif own is not None:
+        if gain is None:
+            return None
+        scale *= gain * gain
+    return scale, str(config.get("mode", mode))
+
+
+def _std(scale: float, mode: str, fans: tuple[float, float]) -> float | None:
+    fan_in, fan_out = fans
+    count = {
+        "fan_in": fan_in,
+        "fan_out": fan_out,
+        "fan_avg": (fan_in + fan_out) / 2.0,
+        "fan_sum": fan_in + fan_out,
+        "fan_geo_avg": math.sqrt(fan_in * fan_out),
+    }.get(mode)
+    return None if count is None or count <= 0.0 or scale <= 0.0 else math.sqrt(scale / count)
+
+
+def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """A trainable weight that the loss does not reach, or a loss that gives no gradient to any weight."""
+    del thresholds  # exactly zero is exactly zero
+    weighted = [row for row in network.rows if row.info.role in ("layer", "weight") and row.info.weight is not None]
+    trained = [row for row in weighted if row.info.trainable]
+    if weighted and not trained:
+        message = "no weight is trainable: the whole model is frozen"
+        return [_no_gradient("bad", None, message, weighted, "frozen")]
+    lost = [row for row in trained if not row.info.reached]
+    if lost:
+        message = (
+            f"the loss does not reach {several([row.path for row in lost])}: trainable weights that nothing will move"
+        )
+        severity: Severity = "bad" if len(lost) == len(trained) else "warning"
+        return [_no_gradient(severity, lost[0].path, message, lost, "disconnected")]
+    matrices = [row for row in trained if len(row.info.weight_shape) >= 2 and not math.isnan(row.stats.gradient_rms)]
+    # A zero-initialised head starves what is below it for one step, and gets a gradient itself: then not all are zero.
+    if matrices and all(row.stats.gradient_rms == 0.0 and not row.stats.gradient_nonfinite > 0.0 for row in matrices):
+        last = matrices[-1]
+        message = (
+            f"the gradient of every kernel is exactly zero, that of {last.path} included: "
+            "the loss does not change with the outputs"
+        )
+        return [_no_gradient("bad", last.path, message, matrices, "flat")]
+    return []
+
+
+def _no_gradient(severity: Severity, layer: str | None, message: str, rows: list[Row], reason: str) -> Finding:
+    return finding(
+        "no-gradient",
+        severity,
+        layer,
+        message,
+        observed=0.0,
+        expected="a gradient",
+        threshold=0.0,
+        unit="rms of dL/d(weight)",
+        affected=[row.path for row in rows],
+        reason=reason,
+    )
