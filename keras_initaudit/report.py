@@ -1,0 +1,455 @@
+"""What the person reads: one `Report`, as text for a terminal, markdown, HTML for a notebook, and JSON.
+
+The headline comes first, then what is wrong, worst first, each with its remedy, then the layers. It shows and does not
+decide: the findings are made elsewhere. Needs no Keras; layer names are untrusted text and are escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .records import (
+    COLUMNS,
+    Finding,
+    LayerInfo,
+    Snapshot,
+    Statistics,
+    Verdict,
+    dumps,
+    finding_from_json,
+    snapshot_from_json,
+    to_jsonable,
+)
+
+SCHEMA = "keras_initaudit.report"
+VERSION = 1
+"""Of the JSON form. Fields may be added under one version; a change of meaning gets another."""
+
+WIDTH = 80
+_FULL_FINDINGS = 3
+_TABLE_ROWS = 12
+_BOLD, _RESET = "\x1b[1m", "\x1b[0m"
+_COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m"}
+_HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
+_MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_HEADERS = ("layer", "output", "spread", "gradient", "weights", "log update", "finding")
+_LEGEND = "rms of the output, its spread over samples, dL/d(output), the weights"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one audit saw and found.
+
+    Args:
+        snapshot: The last audit: every layer at one step.
+        findings: What is wrong so far, worst first.
+
+    Example:
+        >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
+        >>> report = Report(Snapshot(0, (LayerInfo("dense", 0, kind="Dense"),), (Statistics(activation_rms=0.7),)), ())
+        >>> report.verdict
+        'healthy'
+        >>> Report.from_json(report.to_json()).layers[0]["activation_rms"]
+        0.7
+    """
+
+    snapshot: Snapshot
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the worst finding; `"healthy"` where there is none."""
+        severities = {finding.severity for finding in self.findings}
+        return "bad" if "bad" in severities else "warning" if severities else "healthy"
+
+    @property
+    def step(self) -> int:
+        """Updates made before the audit: 0 at initialization."""
+        return self.snapshot.step
+
+    @property
+    def loss(self) -> float:
+        """The loss of the audited batch."""
+        return self.snapshot.loss
+
+    @property
+    def layers(self) -> tuple[dict[str, Any], ...]:
+        """A row for each layer: its path, kind, activation, statistics and the rules that name it."""
+        return tuple(
+            {
+                "path": info.path,
+                "depth": info.depth,
+                "kind": info.kind,
+                "activation": info.activation,
+                **{name: getattr(row, name) for name in COLUMNS},
+                "findings": self._rules_at(info.path),
+            }
+            for info, row in _layer_rows(self.snapshot)
+        )
+
+    @property
+    def headline(self) -> str:
+        """One sentence: the verdict and what it is about."""
+        snapshot = self.snapshot
+        when = "before the first update" if self.step == 0 else f"after {_count(self.step, 'update')}"
+        if self.verdict == "healthy":
+            return f"healthy {when}: nothing found in {_count(len(_layer_rows(snapshot)), 'layer')}"
+        bad = sum(finding.severity == "bad" for finding in self.findings)
+        first = self.findings[0]
+        more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
+        word = "initialization" if bad and first.evidence.get("step", 0) == 0 else "start"
+        return f"{self.verdict} {word} {when}: {first.rule}{f' at {_clean(first.layer)}' if first.layer else ''}{more}"
+
+    def __str__(self) -> str:
+        return self.text(color=False)
+
+    def text(self, *, color: bool | None = None) -> str:
+        """The report for a terminal of 80 columns, at most a screenful.
+
+        Args:
+            color: Whether to colour it; None colours where the output is a terminal and `NO_COLOR` is not set.
+        """
+        paint = _terminal() if color is None else color
+        verdict = f"{_BOLD}{_COLOUR[self.verdict]}" if paint else ""
+        lines = [f"{verdict}{line}{_RESET if paint else ''}" for line in _wrap(f"Init Audit: {self.headline}", "")]
+        lines.append(f"  {self._measured()}")
+        for finding in self.findings[:_FULL_FINDINGS]:
+            lines += ["", *_finding_lines(finding, paint)]
+        rest = self.findings[_FULL_FINDINGS:]
+        if rest:
+            lines.append("")
+            for finding in rest[:4]:
+                where = f" at {_clean(finding.layer)}" if finding.layer else ""
+                lines.append(_shorten(f"also {finding.severity}: {finding.rule}{where}", WIDTH))
+            if len(rest) > 4:
+                lines.append(f"and {_count(len(rest) - 4, 'more finding')}; to_markdown() shows them all")
+        return "\n".join([*lines, "", *self._table()])
+
+    def _measured(self) -> str:
+        snapshot = self.snapshot
+        parts = [f"loss {_num(snapshot.loss)}"]
+        if snapshot.baseline_loss is not None:
+            parts[0] += f" (a model that knows nothing: {_num(snapshot.baseline_loss)})"
+        if snapshot.batch_size:
+            parts.append(_count(snapshot.batch_size, "sample"))
+        if snapshot.optimizer:
+            rate = "" if snapshot.learning_rate is None else f" at {_num(snapshot.learning_rate)}"
+            parts.append(f"{snapshot.optimizer}{rate}")
+        return ", ".join(parts)
+
+    def _rules_at(self, path: str) -> list[str]:
+        named = [f.rule for f in self.findings if f.layer == path or path in f.evidence.get("affected", ())]
+        return list(dict.fromkeys(named))
+
+    def _chosen(self, room: int) -> list[tuple[LayerInfo, Statistics]]:
+        """At most `room` layers, in order: those that a finding names first, then evenly from the rest."""
+        rows = [row for row in _layer_rows(self.snapshot) if row[0].weight] or _layer_rows(self.snapshot)
+        if len(rows) <= room:
+            return rows
+        named = {f.layer for f in self.findings}
+        spots = [round(i * (len(rows) - 1) / (room - 1)) for i in range(room)]
+        wanted = [i for i, (info, _) in enumerate(rows) if info.path in named]
+        keep = {0, len(rows) - 1, *wanted[: room - 2]}
+        for spot in sorted(spots, key=lambda s: -min((abs(s - k) for k in keep), default=0)):
+            if len(keep) < room:
+                keep.add(spot)
+        return [rows[i] for i in sorted(keep)]
+
+    def _table(self) -> list[str]:
+        chosen = self._chosen(_TABLE_ROWS)
+        if not chosen:
+            return []
+        cells = [list(_HEADERS)]
+        cells += [[_clean(info.path), *_cells(row), (self._rules_at(info.path) or [""])[0]] for info, row in chosen]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(_HEADERS))]
+        widths[0] = max(5, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+        lines = []
+        for line in cells:
+            first = _shorten(line[0], widths[0], middle=True).ljust(widths[0])
+            numbers = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
+            lines.append("  ".join([first, *numbers, line[-1]]).rstrip())
+        hidden = len(_layer_rows(self.snapshot)) - len(chosen)
+        more = f"; {_count(hidden, 'more layer')} not shown" if hidden > 0 else ""
+        return [*lines, *_wrap(f"({_LEGEND}{more})", "")]
+
+    def to_json(self) -> str:
+        """The report as JSON, with the name and the version of its schema."""
+        return dumps(
+            {
+                "schema": SCHEMA,
+                "version": VERSION,
+                "verdict": self.verdict,
+                "headline": self.headline,
+                "step": self.step,
+                "loss": self.loss,
+                "findings": self.findings,
+                "snapshot": to_jsonable(self.snapshot),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes | Mapping[str, Any]) -> Report:
+        """The report behind what `to_json` wrote, or behind that text already parsed.
+
+        Raises:
+            ValueError: It is no such text, or of a version that this release does not know.
+        """
+        try:
+            data = text if isinstance(text, Mapping) else json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"Report.from_json: not JSON: {error}") from error
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+            raise ValueError(f'Report.from_json: expected an object with "schema": "{SCHEMA}", as to_json writes it')
+        if data.get("version") != VERSION:
+            raise ValueError(
+                f"Report.from_json: version {data.get('version')!r} of the schema, this release reads {VERSION}; "
+                "use the release of keras_initaudit that wrote it, or a newer one"
+            )
+        return cls(snapshot_from_json(data["snapshot"]), tuple(finding_from_json(f) for f in data["findings"]))
+
+    def to_markdown(self) -> str:
+        """The report as GitHub-flavoured markdown: all findings, then the layers."""
+        lines = [f"**{_MARK[self.verdict]} Init Audit: {_escape_md(self.headline)}**", "", _escape_md(self._measured())]
+        for finding in self.findings:
+            where = f" at {_code_md(finding.layer)}" if finding.layer else ""
+            lines += ["", f"### {_MARK[finding.severity]} {finding.severity}: {finding.rule}{where}", ""]
+            lines.append(f"{_escape_md(_sentence(finding.message))}{_escape_md(_leads_to(finding))}")
+            if finding.remedy:
+                fence = _fence(finding.remedy)
+                lines += ["", f"{_escape_md(_remedy_title(finding))}", "", f"{fence}python", finding.remedy, fence]
+            if finding.proof:
+                lines += ["", f"Measured: {_escape_md(_sentence(finding.proof))}"]
+            if finding.reference:
+                lines += ["", f"*{_escape_md(finding.reference)}*"]
+        chosen = self._chosen(40)
+        if chosen:
+            lines += ["", f"| {' | '.join(_HEADERS)} |", "|---|" + "---:|" * (len(_HEADERS) - 2) + "---|"]
+            for info, row in chosen:
+                cells = [_code_md(info.path), *_cells(row), ", ".join(self._rules_at(info.path))]
+                lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+    def _repr_html_(self) -> str:
+        """The report for a notebook: headline, findings, depth profile, table; self-contained, no script."""
+        colour = _HEX[self.verdict]
+        parts = [
+            f'<div style="font-family:system-ui,sans-serif;max-width:60em;border-left:4px solid {colour};'
+            'padding-left:12px">',
+            f'<div style="font-size:1.15em;font-weight:600;color:{colour}">{_MARK[self.verdict]} Init Audit: '
+            f"{html.escape(_clean(self.headline))}</div>",
+            f"<div>{html.escape(_clean(self._measured()))}</div>",
+        ]
+        parts += [_finding_html(finding) for finding in self.findings]
+        parts += [profile_svg(self.snapshot), self._table_html(), "</div>"]
+        return "".join(parts)
+
+    def _table_html(self) -> str:
+        rows = []
+        for info, row in self._chosen(40):
+            rules = ", ".join(self._rules_at(info.path))
+            numbers = "".join(f'<td style="text-align:right">{cell}</td>' for cell in _cells(row))
+            name = html.escape(_clean(info.path))
+            rows.append(f'<tr><td style="text-align:left">{name}</td>{numbers}<td>{html.escape(rules)}</td></tr>')
+        head = "".join(f"<th>{name}</th>" for name in _HEADERS)
+        caption = f'<caption style="caption-side:bottom;font-size:.85em">{_LEGEND}</caption>'
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
+    """The depth profile as inline SVG: rms of signal and gradient by layer, decades upwards, a cross where not finite.
+
+    The gradient is drawn over its value at the last layer, so that for both curves flat is good.
+    """
+    rows = [row for row in _layer_rows(snapshot) if row[0].weight] or _layer_rows(snapshot)
+    if len(rows) < 2:
+        return ""
+    signal = [_decades(row.activation_rms, row.activation_nonfinite) for _, row in rows]
+    gradient = [_decades(row.backward_rms, row.backward_nonfinite) for _, row in rows]
+    last = next((g for g in reversed(gradient) if g is not None and math.isfinite(g)), 0.0)
+    gradient = [None if g is None else g - last for g in gradient]
+    known = [v for v in (*signal, *gradient) if v is not None and math.isfinite(v)]
+    low, high = math.floor(min([-3.0, *known])), math.ceil(max([1.0, *known]))
+    left, right, top, bottom = 44.0, width - 8.0, 22.0, height - 24.0
+
+    def x(i: int) -> float:
+        return left + (right - left) * i / (len(rows) - 1)
+
+    def y(decades: float) -> float:
+        return top + (bottom - top) * (high - decades) / (high - low)
+
+    grid = []
+    step = max(1, math.ceil((high - low) / 6))
+    for decade in range(low, high + 1, step):
+        grid.append(
+            f'<line x1="{left}" x2="{right}" y1="{y(decade):.1f}" y2="{y(decade):.1f}" stroke="currentColor" '
+            f'stroke-opacity=".15"/><text x="{left - 6}" y="{y(decade) + 4:.1f}" text-anchor="end">1e{decade}</text>'
+        )
+    band = (
+        f'<rect x="{left}" width="{right - left}" y="{y(1):.1f}" height="{y(-1) - y(1):.1f}" fill="#188038" '
+        'fill-opacity=".12"/>'
+    )
+    curves = []
+    for name, values, colour, dash in (
+        ("signal", signal, "#1a73e8", ""),
+        ("gradient", gradient, "#e8710a", ' stroke-dasharray="6 3"'),
+    ):
+        points = [(x(i), y(v)) for i, v in enumerate(values) if v is not None and math.isfinite(v)]
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        curves.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        for i, v in enumerate(values):
+            if v is not None and not math.isfinite(v):
+                edge = bottom if v == -math.inf else top
+                curves.append(
+                    f'<path d="M{x(i) - 4:.1f} {edge - 4:.1f}l8 8m0 -8l-8 8" stroke="{colour}" stroke-width="2">'
+                    f"<title>{name}: {'zero' if v == -math.inf else 'not finite'}</title></path>"
+                )
+    names = [html.escape(_clean(rows[i][0].path)) for i in (0, -1)]
+    legend = (
+        f'<text x="{left}" y="12" fill="#1a73e8">signal (solid)</text>'
+        f'<text x="{left + 110}" y="12" fill="#e8710a">gradient over the last layer\'s (dashed)</text>'
+        f'<text x="{left}" y="{height - 6}">{names[0]}</text>'
+        f'<text x="{right}" y="{height - 6}" text-anchor="end">{names[1]}</text>'
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'role="img" aria-label="Depth profile of signal and gradient" style="max-width:100%" font-size="11" '
+        f'fill="currentColor">{band}{"".join(grid)}{"".join(curves)}{legend}</svg>'
+    )
+
+
+def _decades(rms: float, nonfinite: float) -> float | None:
+    """Log10 of an rms: None where it was not measured, an infinity where it is zero or not finite."""
+    if nonfinite > 0.0:
+        return math.inf
+    if math.isnan(rms):
+        return None
+    return math.log10(rms) if rms > 0.0 else -math.inf
+
+
+def _layer_rows(snapshot: Snapshot) -> list[tuple[LayerInfo, Statistics]]:
+    rows = zip(snapshot.layers, snapshot.statistics, strict=True)
+    return [(info, row) for info, row in rows if info.role == "layer"]
+
+
+def _cells(row: Statistics) -> list[str]:
+    values = (row.activation_rms, row.activation_spread, row.backward_rms, row.weight_rms, row.update_log10)
+    broken = (row.activation_nonfinite > 0.0, False, row.backward_nonfinite > 0.0, row.weight_nonfinite > 0.0, False)
+    return ["not finite" if bad else "" if math.isnan(v) else _num(v) for v, bad in zip(values, broken, strict=True)]
+
+
+def _finding_lines(finding: Finding, paint: bool) -> list[str]:
+    where = f" at {_clean(finding.layer)}" if finding.layer else ""
+    title = _shorten(f"{finding.severity}: {finding.rule}{where}", WIDTH)
+    lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title]
+    lines += _wrap(_sentence(_clean(finding.message)) + _clean(_leads_to(finding)), "  ")
+    if finding.remedy:
+        lines += _wrap(_clean(_remedy_title(finding)), "  ")
+        lines += [f"      {_CONTROL.sub(' ', line)}" for line in finding.remedy.splitlines()]
+    if finding.proof:
+        lines += _wrap(f"Measured: {_sentence(_clean(finding.proof))}", "  ")
+    return lines
+
+
+def _finding_html(finding: Finding) -> str:
+    where = f" at <code>{html.escape(_clean(finding.layer))}</code>" if finding.layer else ""
+    text = html.escape(_sentence(_clean(finding.message)) + _clean(_leads_to(finding)))
+    severity = f'<span style="color:{_HEX[finding.severity]}">{_MARK[finding.severity]} {finding.severity}</span>'
+    parts = [
+        '<div style="margin:.7em 0">'
+        f'<div style="font-weight:600">{severity}: {html.escape(finding.rule)}{where}</div><div>{text}</div>'
+    ]
+    if finding.remedy:
+        parts.append(f"<div>{html.escape(_clean(_remedy_title(finding)))}</div>")
+        parts.append(f'<pre style="margin:.3em 1em">{html.escape(finding.remedy)}</pre>')
+    if finding.proof:
+        parts.append(f"<div>Measured: {html.escape(_sentence(_clean(finding.proof)))}</div>")
+    return "".join([*parts, "</div>"])
+
+
+def _leads_to(finding: Finding) -> str:
+    rules = dict.fromkeys(str(c["rule"]) for c in finding.evidence.get("consequences", ()))
+    return f" It leads to {', '.join(rules)}." if rules else ""
+
+
+def _remedy_title(finding: Finding) -> str:
+    layers = list(finding.evidence.get("layers", ()))
+    remedy = finding.remedy or ""
+    if not layers or re.search(r"\bmodel\b", remedy) or "preprocessing" in remedy:
+        return "Remedy:"
+    if len(layers) <= 3:
+        return f"Remedy, for {', '.join(layers)}:"
+    return f"Remedy, for {layers[0]}, {layers[1]} and {len(layers) - 2} more layers:"
+
+
+def _terminal() -> bool:
+    return not os.environ.get("NO_COLOR") and bool(getattr(sys.stdout, "isatty", lambda: False)())
+
+
+def _clean(text: str | None) -> str:
+    """Text without control characters: a layer name must not move the cursor."""
+    return _CONTROL.sub(" ", text or "")
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent or "  ", break_on_hyphens=False
+    ) or [indent]
+
+
+def _shorten(text: str, width: int, *, middle: bool = False) -> str:
+    if len(text) <= width:
+        return text
+    if not middle or width < 8:
+        return text[: width - 3] + "..."
+    end = (width - 3) * 2 // 3
+    return text[: width - 3 - end] + "..." + text[-end:]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _num(value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0.0:
+        return "0"
+    if 0.001 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _escape_md(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", _clean(text))
+
+
+def _code_md(text: str | None) -> str:
+    """A code span that no back-quote or table bar in the name can leave."""
+    name = html.escape(_clean(text), quote=False).replace("|", "&#124;").replace("`", "&#96;")
+    for mark in ("*", "_", "[", "]", "\\", "~", "!"):
+        name = name.replace(mark, f"&#{ord(mark)};")
+    return f"<code>{name}</code>"
+
+
+def _fence(code: str) -> str:
+    longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+__all__: Sequence[str] = ["SCHEMA", "VERSION", "Report", "profile_svg"]
