@@ -119,7 +119,7 @@ class Statistics:
     """Fraction of units whose incoming gradient equals that of another unit: with equal weights, they stay equal."""
     gradient_nonfinite: float = NAN
     update_log10: float = NAN
-    """log10 of rms(change of the weight over the next step) / rms(weight); about -3 is usual."""
+    """log10 of rms(change by the last update) / rms(weight before it); about -3 is usual. NaN at step 0."""
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Statistics))

@@ -1,0 +1,89 @@
+"""`audit()`: probe, diagnose, prove the remedies; one report, and the model as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import remedy
+from .diagnosis import Thresholds, diagnose
+from .probe import Probe, first_batch, first_samples
+from .records import Finding, Snapshot
+from .report import Report
+
+
+def audit(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    probe_size: int = 32,
+    thresholds: Thresholds | None = None,
+) -> Report:
+    """What one step of training would see in this model, as it is now; nothing is changed.
+
+    Args:
+        model: A compiled `keras.Model`. One that is not built yet is built by the audit, as `fit` would.
+        x: Anything that `fit` takes; the first batch of it is used.
+        y: Targets, where `x` has none.
+        sample_weight: Weights of the samples.
+        probe_size: Number of samples to use.
+        thresholds: Limits of the rules; None for the defaults.
+
+    Returns:
+        The report, with the remedies that were proven on this model and batch.
+
+    Raises:
+        TypeError: `model` is not a Keras model, or `probe_size` or `thresholds` is of the wrong type.
+        ValueError: `model` is not compiled, `probe_size` is not positive, or there is no data.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, kernel_initializer="zeros"),
+        ...                           keras.layers.Dense(1, kernel_initializer="zeros")])
+        >>> model.compile("sgd", "mse")
+        >>> audit(model, np.eye(4), np.ones((4, 1))).verdict
+        'bad'
+    """
+    size = checked_probe_size(probe_size)
+    limits = checked_thresholds(thresholds)
+    if not callable(getattr(model, "train_step", None)):
+        raise TypeError(f"model must be a keras.Model, got {type(model).__name__}")
+    if not getattr(model, "compiled", False):
+        raise ValueError(
+            "model is not compiled: an audit runs a training step, and needs its loss; "
+            "call model.compile(optimizer, loss) first"
+        )
+    batch = first_batch(x, y, sample_weight, size=size)
+    if batch is None:
+        raise ValueError("x holds no batch: an audit needs at least one sample")
+    probe = Probe(model, first_samples(batch, size), histograms=False)
+    return judge(probe, [probe.measure(0)], limits)
+
+
+def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, known: Sequence[Finding] = ()) -> Report:
+    """The report of the last of `snapshots`, with remedies proven for what is not `known` yet."""
+    findings = diagnose(snapshots, thresholds)
+    proven = {(finding.rule, finding.layer): finding for finding in known}
+    new = [finding for finding in findings if (finding.rule, finding.layer) not in proven]
+    proven |= {(f.rule, f.layer): f for f in remedy.prove(new, probe, thresholds)}
+    return Report(snapshots[-1], tuple(proven[(finding.rule, finding.layer)] for finding in findings))
+
+
+def checked_probe_size(probe_size: Any) -> int:
+    """`probe_size`, a positive integer."""
+    if isinstance(probe_size, bool) or not isinstance(probe_size, int):
+        raise TypeError(f"probe_size must be an integer, the number of samples to audit on, got {probe_size!r}")
+    if probe_size < 1:
+        raise ValueError(f"probe_size must be at least 1, got {probe_size}")
+    return probe_size
+
+
+def checked_thresholds(thresholds: Any) -> Thresholds:
+    """`thresholds`, the defaults for None."""
+    if thresholds is None:
+        return Thresholds()
+    if not isinstance(thresholds, Thresholds):
+        raise TypeError(f"thresholds must be a keras_initaudit.Thresholds or None, got {type(thresholds).__name__}")
+    return thresholds

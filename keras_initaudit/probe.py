@@ -1,0 +1,541 @@
+"""One shadow step: a model's own `train_step` on a small fixed batch, everything recorded, nothing changed.
+
+The step is run beside the training, never within it: reading an intermediate of the real step would stop the compiler
+from fusing it, and the numbers of the training would change. What the shadow step writes (batch-norm averages, metrics,
+random seeds, and the weights themselves where `train_step` is the user's own) is put back, whatever happens.
+
+All statistics come back as one flat tensor. The step is traced once and kept; it is never compiled by XLA, which would
+take longer to compile than the audit takes to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.trainers.data_adapters import get_data_adapter
+
+from . import describe, gains, statistics
+from .recording import Call, Recording, UnobservableError, optimizers
+from .records import COLUMNS, NAN, Histogram, LayerInfo, Snapshot, Statistics
+
+_HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
+_READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
+"""Operations that take a variable and leave it as it is."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Row:
+    """A row of the snapshot that is to come, with the tensors that its statistics are taken of."""
+
+    info: LayerInfo
+    tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Prefix of the statistics (`activation`, `backward`, ...) -> tensor `[samples, positions, units]`."""
+    matrices: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """`weight` or `gradient` -> `[fan_in, units]`, of which the identical columns are counted."""
+    ends: tuple[float, float] = (-math.inf, math.inf)
+    """Where the activation is flat: the pre-activations outside are saturated."""
+    probabilities: Any = None
+
+
+@dataclasses.dataclass(eq=False)
+class _Layout:
+    """What stands where in the flat result of a shadow step."""
+
+    rows: list[_Row]
+    moments: list[tuple[int, str]]
+    histograms: list[tuple[int, str]]
+    identical: list[tuple[int, str]]
+    entropies: list[int]
+
+
+class Probe:
+    """Takes snapshots of a compiled model, always on the same batch, and leaves no trace on it.
+
+    Args:
+        model: A compiled `keras.Model` on the TensorFlow backend, built or not.
+        batch: What `train_step` takes: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of tensors; see `first_samples`.
+        histograms: Whether snapshots carry histograms.
+
+    Raises:
+        UnobservableError: By `measure`, where the training step hides its gradients in a nested function.
+    """
+
+    def __init__(self, model: Any, batch: Any, *, histograms: bool = True) -> None:
+        self.model = model
+        self.batch = batch
+        self.histograms = histograms
+        self._layout: _Layout | None = None
+        self._layers: tuple[LayerInfo, ...] | None = None
+        self._kernels: list[tuple[int, Any]] = []
+        self._marked: list[Any] | None = None
+        self._baseline: float | None = None
+        self._trace: Any = None
+        self._written: list[Any] = []
+        self._sample_kernels: Any = None
+
+    def mark(self) -> None:
+        """Remembers the weights, so that the next snapshot can tell by how much one update has changed them."""
+        if self._layers is not None:
+            self._marked = self._kernel_samples()
+
+    def measure(self, step: int, *, updates: int = 1) -> Snapshot:
+        """The snapshot of the model as it is.
+
+        Args:
+            step: Number of updates that were made so far.
+            updates: Number of them since `mark`; the update ratio is that of one of them.
+
+        Returns:
+            A snapshot whose `layers` are the same at each call.
+        """
+        flat = self._run()
+        layout = self._layout
+        assert layout is not None
+        if self._layers is None:
+            self._describe(layout)
+        values: list[dict[str, float]] = [{} for _ in layout.rows]
+        histograms: dict[str, dict[str, Histogram]] = {}
+        position = 0
+        for i, prefix in layout.moments:
+            for name, value in zip(
+                statistics.MOMENTS, flat[position : position + len(statistics.MOMENTS)], strict=True
+            ):
+                column = f"{prefix}_{name}"
+                if prefix == "preactivation" and name == "outside" and layout.rows[i].ends[1] < math.inf:
+                    column = "activation_saturated"
+                if column in COLUMNS:
+                    values[i][column] = float(value)
+            position += len(statistics.MOMENTS)
+        for i, kind in layout.histograms:
+            low, high, *counts = flat[position : position + statistics.BINS + 2].tolist()
+            if any(counts):
+                histograms.setdefault(kind, {})[layout.rows[i].info.path] = Histogram(low, high, tuple(counts))
+            position += statistics.BINS + 2
+        for i, prefix in layout.identical:
+            values[i][f"{prefix}_identical"] = float(flat[position])
+            position += 1
+        for i in layout.entropies:
+            values[i]["attention_entropy"] = float(flat[position])
+            position += 1
+        for i, ratio in self._update_ratios(updates):
+            values[i]["update_log10"] = ratio
+        assert self._layers is not None
+        return Snapshot(
+            step=step,
+            layers=self._layers,
+            statistics=tuple(Statistics(**row) for row in values),
+            loss=float(flat[position]),
+            baseline_loss=self._baseline,
+            batch_size=batch_size(self.batch),
+            histograms=histograms,
+            optimizer=type(self._optimizer).__name__ if self._optimizer is not None else "",
+            learning_rate=_learning_rate(self._optimizer),
+        )
+
+    @property
+    def _optimizer(self) -> Any:
+        return next(iter(optimizers(self.model)), None)
+
+    def _describe(self, layout: _Layout) -> None:
+        weights = {row.info.path: row.tensors["variable"] for row in layout.rows if "variable" in row.tensors}
+        repeated = describe.duplicates(weights)
+        self._layers = tuple(
+            dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path)) for row in layout.rows
+        )
+        self._kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
+        self._baseline = describe.baseline_loss(self.model, _unpack(self.batch)[1])
+
+    # The run
+
+    def _run(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """One shadow step; the flat result."""
+        if self.model.run_eagerly:
+            return self._run_eagerly()
+        if self._trace is None:
+            variables = len(self.model.variables)
+            with _python_state_kept() as forget:
+                self._trace = tf.function(self._step, autograph=False).get_concrete_function(self.batch)
+                if len(self.model.variables) > variables:
+                    forget()  # what was drawn to build the model is not drawn again
+            self._written = _written_variables(self._trace.graph)
+        with _variables_kept(self._written):
+            return np.asarray(self._trace(self.batch))
+
+    def _run_eagerly(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        if self._layout is None and not (self.model.built and _metrics_built(self.model)):
+            try:
+                self.model._symbolic_build(data_batch=self.batch)
+            except Exception as error:
+                raise UnobservableError(
+                    f"the model runs eagerly and cannot be built without running it ({error})"
+                ) from error
+        with _python_state_kept(), _variables_kept(_all_variables(self.model)):
+            return np.asarray(self._step(self.batch))
+
+    def _step(self, batch: Any) -> Any:
+        """The shadow step on every replica; the statistics of the first one."""
+        strategy = self.model.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return self._step_on_replica(batch, self._recording())
+        recording = self._recording()
+        results = strategy.run(self._step_on_replica, args=(batch, recording))
+        return strategy.experimental_local_results(results)[0]
+
+    def _recording(self) -> Recording:
+        return Recording(self.model, None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
+
+    def _step_on_replica(self, batch: Any, recording: Recording) -> Any:
+        train_step = self.model.train_step
+        # A nested function would hide the gradients, and would keep the trace in which they are applied nowhere.
+        train_step = getattr(train_step, "python_function", train_step)
+        with recording.installed():
+            train_step(batch)
+        if not recording._on_first_replica():
+            return tf.zeros([])
+        rows = list(_rows(recording, batch))
+        flat, layout = _flat_result(rows, recording.loss, histograms=self.histograms)
+        if self._layout is None:
+            self._layout = layout
+        return flat
+
+    # The change of the weights
+
+    def _kernel_samples(self) -> list[Any]:
+        if self._sample_kernels is None:
+
+            def sample() -> list[Any]:
+                return [statistics.sampled(kernel.value) for _, kernel in self._kernels]
+
+            self._sample_kernels = tf.function(sample, autograph=False)
+        return list(self._sample_kernels())
+
+    def _update_ratios(self, updates: int) -> Iterable[tuple[int, float]]:
+        if self._marked is None:
+            return []
+        before, self._marked = self._marked, None
+        after = self._kernel_samples()
+        ratios = []
+        for (i, kernel), old, new in zip(self._kernels, before, after, strict=True):
+            change = np.asarray(new, np.float64) - np.asarray(old, np.float64)
+            size = float(np.sqrt(np.mean(np.square(np.asarray(old, np.float64)))))
+            moved = float(np.sqrt(np.mean(np.square(change)))) / updates
+            if kernel.trainable and size > 0 and moved > 0 and math.isfinite(moved / size):
+                ratios.append((i, math.log10(moved / size)))
+        return ratios
+
+
+# The rows of a recording
+
+
+def _rows(recording: Recording, batch: Any) -> Iterator[_Row]:
+    """Inputs, then a row for each call with the parts of its layer behind it, then targets."""
+    x, y, _ = _unpack(batch)
+    model, calls = recording.model, recording.calls
+    inverse = None if recording.scale is None else 1.0 / tf.cast(recording.scale, tf.float32)
+    names = describe.layer_paths(model)
+    paths = [names[id(call.layer)] + ("" if call.number == 1 else f"#{call.number}") for call in calls]
+    inputs = dict(_named_tensors(x, "input"))
+    sources = describe.sources(calls, {id(tensor): path for path, tensor in inputs.items()}, paths)
+    owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
+    calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
+
+    for path, tensor in inputs.items():
+        yield _data_row(path, tensor, -1, "input")
+    if id(model) not in calls_of:
+        yield from _weight_rows(recording, inverse, names, owned.get(id(model), []), None, 0, set())
+    used: set[int] = set()
+    depth = -1
+    for call, path, flows_from in zip(calls, paths, sources, strict=True):
+        if call.output is None:
+            yield from _part_rows(call, path, depth)
+            continue
+        depth += 1
+        main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1, inverse=inverse)
+        layers = owned[id(call.layer)] if call.number == 1 else []
+        yield from _weight_rows(recording, inverse, names, layers, main, depth, used)
+        yield from _part_rows(call, path, depth)
+    for path, tensor in _named_tensors(y, "target"):
+        yield _data_row(path, tensor, depth + 1, "target")
+
+
+def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool, inverse: Any) -> _Row:
+    layer = call.layer
+    info = describe.row(
+        path, depth, layer, shape=tuple(n or 0 for n in call.output.shape[1:]), shared=shared, inputs=flows_from
+    )
+    row = _Row(info)
+    first = getattr(layer, "data_format", None) == "channels_first"
+    row.tensors["activation"] = statistics.sampled(call.output, channels_first=first)
+    if call.preactivation is not None:
+        row.tensors["preactivation"] = statistics.sampled(call.preactivation, channels_first=first)
+        row.ends = gains.flat_ends(describe.activation_of(layer)) or row.ends
+    if call.backward is not None:
+        backward = statistics.sampled(tf.convert_to_tensor(call.backward), channels_first=first)
+        row.tensors["backward"] = backward if inverse is None else backward * inverse
+    if info.activation == "softmax":
+        row.probabilities = row.tensors["activation"]
+    return row
+
+
+def _part_rows(call: Call, path: str, depth: int) -> Iterator[_Row]:
+    """The gates of a recurrent layer and the weights of an attention layer."""
+    kind = type(call.layer).__name__
+    if call.gates is not None:
+        activation = call.layer.cell.recurrent_activation
+        info = LayerInfo(f"{path}/gates", depth, "gates", kind, activation=gains.activation_name(activation))
+        row = _Row(info, ends=gains.flat_ends(activation) or (-math.inf, math.inf))
+        row.tensors["preactivation"] = statistics.sampled(call.gates)
+        row.tensors["activation"] = statistics.sampled(activation(call.gates))
+        yield row
+    if call.attention is not None:
+        info = LayerInfo(f"{path}/attention", depth, "attention", kind, activation="softmax")
+        yield _Row(info, tensors={"activation": statistics.sampled(call.attention)}, probabilities=call.attention)
+
+
+def _weight_rows(
+    recording: Recording,
+    inverse: Any,
+    names: dict[int, str],
+    layers: list[Any],
+    main: _Row | None,
+    depth: int,
+    used: set[int],
+) -> Iterator[_Row]:
+    """`main` with the first kernel of `layers`, then a row for each further one."""
+    weights = [(owner, w) for owner in layers for w in describe.kernels(owner) if id(w) not in used]
+    trainable = [w for owner in layers for w in owner._trainable_variables if w.trainable]
+    if main is not None:
+        info = main.info
+        if trainable:
+            info = dataclasses.replace(info, reached=any(id(w) in recording.gradients for w in trainable))
+        main.info = info
+    rest = weights
+    if main is not None and weights:
+        owner, weight = weights[0]
+        main.info = describe.with_weight(main.info, owner, weight)
+        _observe_weight(main, recording, inverse, owner, weight)
+        rest = weights[1:]
+    if main is not None:
+        yield main
+    used |= {id(w) for _, w in weights}
+    taken: set[str] = set()
+    for owner, weight in rest:
+        prefix = names[id(owner)] if main is None else main.info.path
+        path = f"{prefix}/{weight.name.split('/')[-1]}"
+        if path in taken:
+            path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
+        taken.add(path)
+        row = _Row(describe.with_weight(describe.row(path, depth, owner, role="weight"), owner, weight))
+        _observe_weight(row, recording, inverse, owner, weight)
+        yield row
+
+
+def _observe_weight(row: _Row, recording: Recording, inverse: Any, owner: Any, weight: Any) -> None:
+    value = tf.convert_to_tensor(weight.value)
+    row.tensors["variable"] = weight
+    row.tensors["weight"], row.matrices["weight"] = _as_columns(owner, weight, value)
+    gradient = recording.gradients.get(id(weight))
+    if row.info.trainable:
+        row.info = dataclasses.replace(row.info, reached=gradient is not None)
+    if gradient is None:
+        return
+    if isinstance(gradient, tf.IndexedSlices):
+        # Of the rows that the batch looked up; those it did not are zero.
+        _, places = tf.unique(gradient.indices)
+        total = tf.math.unsorted_segment_sum(gradient.values, places, tf.reduce_max(places) + 1)
+        sample = statistics.sampled(total[tf.newaxis])
+    else:
+        sample, row.matrices["gradient"] = _as_columns(owner, weight, gradient)
+    row.tensors["gradient"] = sample if inverse is None else sample * inverse
+
+
+def _as_columns(owner: Any, weight: Any, value: Any) -> tuple[Any, Any]:
+    """A kernel as `[1, fan_in, units]`, sampled, and as `[fan_in, units]` with all units and some of the inputs."""
+    shape = [int(n) for n in weight.shape]
+    permutation = describe.columns_last(owner, weight)
+    if permutation != tuple(range(len(shape))):
+        value = tf.transpose(value, permutation)
+        shape = [shape[axis] for axis in permutation]
+    units = math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
+    matrix = tf.reshape(value, [math.prod(shape) // max(units, 1), units])
+    stride = max(1, int(matrix.shape[0]) // 128)
+    return statistics.sampled(matrix[tf.newaxis]), tf.cast(matrix[::stride], tf.float32)
+
+
+def _data_row(path: str, tensor: Any, depth: int, role: Any) -> _Row:
+    info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
+    return _Row(info, tensors={"activation": statistics.sampled(tensor)})
+
+
+def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
+    """(row path, tensor) of each numeric leaf of a batch's inputs or targets."""
+    leaves = [
+        ("/".join(str(key) for key in path), leaf)
+        for path, leaf in keras.tree.flatten_with_path(structure)
+        if isinstance(leaf, tf.Tensor) and leaf.dtype not in (tf.string, tf.bool)
+    ]
+    for name, leaf in leaves:
+        yield (f"({role})" if len(leaves) == 1 else f"({role} {name})"), leaf
+
+
+def _flat_result(rows: list[_Row], loss: Any, *, histograms: bool) -> tuple[Any, _Layout]:
+    """All statistics of `rows` as one vector, and what stands where in it."""
+    layout = _Layout(rows, [], [], [], [])
+    parts: dict[str, list[Any]] = {"moments": [], "histograms": [], "identical": [], "entropies": []}
+    for i, row in enumerate(rows):
+        for prefix in ("activation", "preactivation", "backward", "weight", "gradient"):
+            if prefix in row.tensors:
+                low, high = row.ends if prefix == "preactivation" else (-math.inf, math.inf)
+                parts["moments"].append(statistics.moments(row.tensors[prefix], low, high))
+                layout.moments.append((i, prefix))
+        for prefix, kind in _HISTOGRAM_OF.items():
+            if histograms and prefix in row.tensors and row.info.role in ("layer", "weight"):
+                parts["histograms"].append(statistics.histogram(row.tensors[prefix]))
+                layout.histograms.append((i, kind))
+        for prefix, matrix in row.matrices.items():
+            parts["identical"].append(statistics.identical(matrix))
+            layout.identical.append((i, prefix))
+        if row.probabilities is not None:
+            parts["entropies"].append(statistics.entropy(row.probabilities))
+            layout.entropies.append(i)
+    loss = tf.constant(NAN) if loss is None else tf.reduce_mean(tf.cast(loss, tf.float32))
+    flat = [tf.reshape(tf.stack(tensors), [-1]) for tensors in parts.values() if tensors]
+    return tf.concat([*flat, [loss]], 0), layout
+
+
+# The batch
+
+
+def take_batch(iterator: Any, count: int) -> tuple[Any, Any]:
+    """The next batch of `fit`'s iterator, and an iterator that begins with it again.
+
+    The second one has the element type of the first, so that the model's train function, which is traced for that type,
+    is not traced again for it. It holds the next `count` batches alone: what one call of the train function consumes.
+
+    Args:
+        iterator: What `fit` hands to `model.train_function`.
+        count: `model.steps_per_execution`.
+
+    Returns:
+        The batch, None where the iterator has ended; the iterator to use instead.
+    """
+    if not isinstance(iterator, tf.data.Iterator):  # distributed: its batches live on several devices
+        batch = next(iterator, None)
+        return batch, iterator if batch is None else itertools.chain([batch], iterator)
+    batches = []
+    while len(batches) < count and (optional := iterator.get_next_as_optional()).has_value():
+        batches.append(optional.get_value())
+    if not batches:
+        return None, iterator
+    datasets = [tf.data.Dataset.from_tensors(batch) for batch in batches]
+    joined = functools.reduce(lambda left, right: left.concatenate(right), datasets)
+    variant = tf.data.experimental.to_variant(joined)
+    return batches[0], iter(tf.data.experimental.from_variant(variant, iterator.element_spec))
+
+
+def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -> Any:
+    """The first batch of anything that `fit` takes, as `train_step` would get it; None where there is no data."""
+    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
+    adapter.on_epoch_begin()
+    try:
+        return next(iter(adapter.get_tf_dataset()), None)
+    finally:
+        adapter.on_epoch_end()
+
+
+def first_samples(data: Any, size: int) -> Any:
+    """The first `size` samples of a batch as `fit` hands it to `train_step`; of the first replica, if spread."""
+
+    def take(leaf: Any) -> Any:
+        if isinstance(leaf, tf.distribute.DistributedValues):
+            leaf = leaf.values[0]
+        if leaf is None or isinstance(leaf, tf.experimental.Optional):
+            return None
+        if isinstance(leaf, tf.SparseTensor):
+            return tf.sparse.slice(leaf, [0] * len(leaf.shape), [size, *leaf.dense_shape[1:]])
+        leaf = leaf if isinstance(leaf, tf.RaggedTensor) else tf.convert_to_tensor(leaf)
+        return leaf if leaf.shape.rank == 0 else leaf[:size]
+
+    return keras.tree.map_structure(take, data)
+
+
+def batch_size(batch: Any) -> int:
+    """Number of samples in a batch."""
+    sizes = [leaf.shape[0] for leaf in keras.tree.flatten(batch) if isinstance(leaf, tf.Tensor) and leaf.shape.rank]
+    return int(sizes[0] or 0) if sizes else 0
+
+
+def _unpack(batch: Any) -> tuple[Any, Any, Any]:
+    unpacked: tuple[Any, Any, Any] = keras.utils.unpack_x_y_sample_weight(batch)
+    return unpacked
+
+
+# What is put back
+
+
+@contextlib.contextmanager
+def _variables_kept(variables: list[Any]) -> Iterator[None]:
+    """Puts the values of these TensorFlow variables back, whatever the block did to them.
+
+    A read shares the variable's buffer and a write gives it another one: keeping costs an operation, no copy.
+    """
+    values = [variable.read_value() for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value, read_value=False)
+
+
+@contextlib.contextmanager
+def _python_state_kept() -> Iterator[Any]:
+    """Puts back the random states of Python and numpy, unless the yielded function was called."""
+    states = (random.getstate(), np.random.get_state())
+    kept = [True]
+    try:
+        yield kept.clear
+    finally:
+        if kept:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+def _written_variables(graph: Any) -> list[Any]:
+    """The variables that a traced graph may write: those that it hands to any operation that does more than read."""
+    outer = {id(inner): id(handle) for handle, inner in graph.captures}
+    written = {
+        outer.get(id(tensor))
+        for op in graph.get_operations()
+        if op.type not in _READS
+        for tensor in op.inputs
+        if tensor.dtype == tf.resource
+    }
+    return [variable for variable in graph.variables if id(variable.handle) in written]
+
+
+def _all_variables(model: Any) -> list[Any]:
+    held = [*model.variables, *model.metrics_variables, keras.random.SeedGenerator().state]
+    for optimizer in optimizers(model):
+        held.extend(optimizer.variables)
+    return list({id(v): v.value for v in held if isinstance(v.value, tf.Variable)}.values())
+
+
+def _metrics_built(model: Any) -> bool:
+    return all(part is None or part.built for part in (model._compile_metrics, model._compile_loss))
+
+
+def _learning_rate(optimizer: Any) -> float | None:
+    try:
+        return None if optimizer is None else float(optimizer.learning_rate)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,341 @@
+"""What one run of a model's own `train_step` is made to leave behind: activations, gradients, gates, attention, loss.
+
+While a `Recording` is installed, each layer's `call` passes its output through an identity whose backward side sees
+dL/d(output), each layer's `activation` shows what enters it, and `optimizer.apply` takes the gradients down and applies
+nothing. These are instance attributes, set past Keras's trackers and taken away again; the model's classes, its graph
+and its own compiled functions are not touched.
+
+Tensors of another graph (the body of a loop or of a nested `tf.function`) are let through unseen: they have no meaning
+outside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.python.eager import record as tape_record
+
+from . import gains
+
+MAX_CALLS = 4
+"""Calls of one layer that get a row each; a layer that is called more often is the body of an unrolled loop. What
+stands below a `TimeDistributed` is that by design: its first time step is looked at."""
+
+GATE_STEPS = 3
+"""Time steps over which the gates of a recurrent layer are computed: from the second on, the state has its effect."""
+
+ATTENTION_SAMPLES = 8
+ATTENTION_QUERIES = 64
+"""Samples and queries of an attention layer whose weights are looked at."""
+
+
+class UnobservableError(Exception):
+    """The model's training step hides its gradients where a second run of it cannot reach them."""
+
+
+@dataclass(eq=False)
+class Call:
+    """One observed call of one layer: the tensors that it left."""
+
+    layer: Any
+    number: int
+    """1 for the layer's first call."""
+    output: Any
+    """None where the layer has no row: a container returns what its last layer returned, and that layer has the row."""
+    source: Any
+    """The output before the tap, from which the graph is followed backwards."""
+    arguments: list[Any]
+    preactivation: Any = None
+    backward: Any = None
+    gates: Any = None
+    attention: Any = None
+
+
+@dataclass(eq=False)
+class Recording:
+    """The calls, gradients and loss of one run of `train_step`, in the order in which they happened."""
+
+    model: Any
+    graph: Any = None
+    """The graph that is being traced; None when the step runs eagerly."""
+    calls: list[Call] = field(default_factory=list)
+    gradients: dict[int, Any] = field(default_factory=dict)
+    """id of the Keras variable -> dL/d(variable), as the optimizer was given it."""
+    applied: dict[int, Any] = field(default_factory=dict)
+    """id of the Keras variable -> the variable, of all that an optimizer was asked to update."""
+    loss: Any = None
+    scale: Any = None
+    """Factor by which a loss-scaling optimizer has multiplied the loss, and so the gradients; None for 1."""
+    _pending: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _tapped: dict[int, Any] = field(default_factory=dict)
+    _looped: set[int] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[Recording]:
+        """Hooks into the model for the length of the block; leaves it as it was, also after an exception."""
+        with contextlib.ExitStack() as stack:
+            for layer in observable_layers(self.model):
+                if isinstance(layer, keras.layers.TimeDistributed):
+                    self._looped |= {id(inner) for inner in layer._flatten_layers(include_self=False)}
+                stack.enter_context(replaced(layer, "call", self._observing(layer, layer.call)))
+                if callable(getattr(layer, "activation", None)) and not isinstance(layer, keras.layers.RNN):
+                    stack.enter_context(replaced(layer, "activation", self._entering(layer, layer.activation)))
+                for name, watch in (("_compute_attention", _dot_product), ("_apply_scores", _given_scores)):
+                    if hasattr(layer, name):
+                        method = self._attending(layer, getattr(layer, name), watch)
+                        stack.enter_context(replaced(layer, name, method))
+            for optimizer in optimizers(self.model):
+                stack.enter_context(replaced(optimizer, "apply", self._applying(optimizer)))
+            stack.enter_context(replaced(self.model, "compute_loss", self._losing(self.model.compute_loss)))
+            yield self
+
+    def sees(self, x: Any) -> bool:
+        """Whether `x` is a floating tensor of the graph that is recorded."""
+        return isinstance(x, tf.Tensor) and x.dtype.is_floating and getattr(x, "graph", None) is self.graph
+
+    def _observing(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
+            if not self._in_own_graph() or not self._on_first_replica():
+                return outputs
+            return self._tap_first(layer, [*args, *kwargs.values()], outputs)
+
+        return observed
+
+    def _in_own_graph(self) -> bool:
+        return (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()) is self.graph
+
+    @staticmethod
+    def _on_first_replica() -> bool:
+        context = tf.distribute.get_replica_context()
+        replica = None if context is None else context.replica_id_in_sync_group
+        if isinstance(replica, tf.Tensor):
+            replica = tf.get_static_value(replica)
+        return not replica
+
+    def _tap_first(self, layer: Any, arguments: list[Any], outputs: Any) -> Any:
+        flat = keras.tree.flatten(outputs)
+        index = next((i for i, x in enumerate(flat) if self.sees(x)), None)
+        number = 1 + sum(call.layer is layer for call in self.calls)
+        pending = self._pending.pop(id(layer), {})
+        if index is None or number > (1 if id(layer) in self._looped else MAX_CALLS):
+            return outputs
+        call = Call(layer, number, None, flat[index], [x for x in keras.tree.flatten(arguments) if self.sees(x)])
+        vars(call).update(pending)
+        if id(flat[index]) in self._tapped:
+            if call.attention is not None:
+                self.calls.append(call)
+            return outputs
+        if call.preactivation is None and call.arguments and _is_activation_layer(layer):
+            call.preactivation = call.arguments[0]
+        if isinstance(layer, keras.layers.RNN) and call.arguments:
+            with tape_record.stop_recording():
+                call.gates, call.preactivation = gate_preactivations(layer, call.arguments[0])
+        flat[index] = self._tap(call, flat[index])
+        self.calls.append(call)
+        return keras.tree.pack_sequence_as(outputs, flat)
+
+    def _tap(self, call: Call, x: Any) -> Any:
+        """`x`, so that its gradient passes through `call.backward`.
+
+        It is what `tf.custom_gradient` does, less its registry, in which every traced tensor would stay for the life of
+        the process.
+        """
+        with tape_record.stop_recording():
+            y = tf.identity(x)
+
+        def backward(dy: Any) -> Any:
+            if self._in_own_graph():
+                call.backward = dy
+            return [dy]
+
+        tape_record.record_operation("InitAuditTap", [y], [x], backward)
+        mask = getattr(x, "_keras_mask", None)
+        if mask is not None:
+            y._keras_mask = mask
+        call.output = y
+        self._tapped[id(y)] = y
+        return y
+
+    def _entering(self, layer: Any, activation: Callable[..., Any]) -> Callable[..., Any]:
+        def entered(x: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.sees(x) and gains.activation_name(activation) is not None and self._on_first_replica():
+                self._pending.setdefault(id(layer), {}).setdefault("preactivation", x)
+            return activation(x, *args, **kwargs)
+
+        return entered
+
+    def _attending(self, layer: Any, method: Callable[..., Any], watch: Callable[..., Any]) -> Callable[..., Any]:
+        def attended(*args: Any, **kwargs: Any) -> Any:
+            if self.sees(args[0] if args else None) and self._on_first_replica():
+                with tape_record.stop_recording():
+                    weights = watch(layer, *args, **kwargs)
+                if weights is not None:
+                    self._pending.setdefault(id(layer), {})["attention"] = weights
+            return method(*args, **kwargs)
+
+        return attended
+
+    def _applying(self, optimizer: Any) -> Callable[..., Any]:
+        def applied(grads: Any, trainable_variables: Any = None) -> Any:
+            if not self._in_own_graph():
+                raise UnobservableError(
+                    "the model's own train_step applies its optimizer inside a nested tf.function, tf.cond or loop"
+                )
+            variables = trainable_variables if trainable_variables is not None else optimizer._trainable_variables
+            if self._on_first_replica():
+                for gradient, variable in zip(grads, variables, strict=False):
+                    self.applied.setdefault(id(variable), variable)
+                    if gradient is not None:
+                        self.gradients.setdefault(id(variable), gradient)
+                self.scale = loss_scale(optimizer)
+            return optimizer.iterations
+
+        return applied
+
+    def _losing(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
+        def lost(*args: Any, **kwargs: Any) -> Any:
+            loss = compute_loss(*args, **kwargs)
+            if self.loss is None and self.sees(loss) and self._on_first_replica():
+                self.loss = loss
+            return loss
+
+        return lost
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute of this one instance, past the trackers of Keras, and puts back what was there."""
+    own = vars(owner)
+    missing = object()
+    before = own.get(name, missing)
+    object.__setattr__(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            object.__delattr__(owner, name)
+        else:
+            object.__setattr__(owner, name, before)
+
+
+def observable_layers(model: Any) -> list[Any]:
+    """The model and all layers below it, once each, less those that have no output of their own.
+
+    The cells of a recurrent layer run in its loop; a layer that serves as another layer's `activation` is that layer's.
+    """
+    hidden: set[int] = set()
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN):
+            hidden |= {id(inner) for inner in layer._flatten_layers(include_self=False)}
+        if isinstance(getattr(layer, "activation", None), keras.layers.Layer):
+            hidden.add(id(layer.activation))
+    unique = {id(layer): layer for layer in model._flatten_layers() if id(layer) not in hidden}
+    return list(unique.values())
+
+
+def optimizers(model: Any) -> list[Any]:
+    """All optimizers that the model holds as attributes: a model with a `train_step` of its own may have several."""
+    found: dict[int, Any] = {}
+    for value in vars(model).values():
+        members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        found.update({id(member): member for member in members if isinstance(member, _Optimizer)})
+    return list(found.values())
+
+
+_Optimizer: Any = keras.optimizers.Optimizer
+
+
+def loss_scale(optimizer: Any) -> Any:
+    """The factor that `optimizer.scale_loss` puts on the loss; None where it is 1 for certain."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor is not None:
+        return optimizer.scale_loss(tf.constant(1.0))
+    return None
+
+
+def _is_activation_layer(layer: Any) -> bool:
+    return not layer._trainable_variables and gains.activation_name(layer) is not None
+
+
+def _dot_product(
+    layer: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    training: Any = None,
+    return_attention_scores: Any = None,
+    use_causal_mask: bool = False,
+) -> Any:
+    """Attention weights `[samples * heads, queries, keys]` of `MultiHeadAttention` and `GroupedQueryAttention`."""
+    del layer, value, training, return_attention_scores
+    if query.shape.rank != 4:  # several attention axes
+        return None
+    query, key = query[:ATTENTION_SAMPLES], key[:ATTENTION_SAMPLES]
+    width = tf.cast(tf.shape(query)[-1], tf.float32)
+    scores = tf.einsum("btnh,bsnh->bnts", tf.cast(query, tf.float32), tf.cast(key, tf.float32)) / tf.sqrt(width)
+    if attention_mask is not None:
+        mask = tf.cast(attention_mask[:ATTENTION_SAMPLES], tf.bool)
+        mask = mask[:, tf.newaxis] if mask.shape.rank == 3 else mask
+        scores = tf.where(mask, scores, -1e9)
+    elif use_causal_mask:
+        scores = tf.where(tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0, scores, -1e9)
+    return _few_queries(tf.reshape(tf.nn.softmax(scores), tf.concat([[-1], tf.shape(scores)[2:]], 0)))
+
+
+def _given_scores(layer: Any, scores: Any, value: Any, scores_mask: Any = None, **kwargs: Any) -> Any:
+    """Attention weights `[samples, queries, keys]` of `Attention` and `AdditiveAttention`."""
+    del layer, value, kwargs
+    if scores.shape.rank != 3:
+        return None
+    scores = tf.cast(scores[:ATTENTION_SAMPLES], tf.float32)
+    if scores_mask is not None:
+        scores = tf.where(tf.cast(scores_mask[:ATTENTION_SAMPLES], tf.bool), scores, -1e9)
+    return _few_queries(tf.nn.softmax(scores))
+
+
+def _few_queries(weights: Any) -> Any:
+    stride = tf.maximum(1, tf.shape(weights)[1] // ATTENTION_QUERIES)
+    return weights[:, ::stride]
+
+
+GATES = {"LSTMCell": (("i", "f", "o"), "c", ("i", "f", "c", "o")), "GRUCell": (("z", "r"), "h", ("z", "r", "h"))}
+"""Class of the cell -> its gates, its candidate, and the order in which they stand in the kernel."""
+
+
+def gate_preactivations(layer: Any, sequence: Any) -> tuple[Any, Any]:
+    """What enters the gates and the candidate of a recurrent layer over its first `GATE_STEPS` steps.
+
+    Returns:
+        `[samples, steps, gates * units]` and `[samples, steps, units]`; None for what the cell has not. A cell of
+        another class than LSTM, GRU and SimpleRNN has neither.
+    """
+    cell = layer.cell
+    kind = type(cell).__name__
+    if kind not in (*GATES, "SimpleRNNCell") or sequence.shape.rank != 3 or not sequence.shape[1]:
+        return None, None
+    gates, candidate, order = GATES.get(kind, ((), "h", ("h",)))
+    states = [tf.zeros([tf.shape(sequence)[0], units], cell.compute_dtype) for units in _as_list(cell.state_size)]
+    kernel, recurrent = (tf.cast(w.value, cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel))
+    bias = 0.0
+    if cell.use_bias:
+        bias = tf.cast(cell.bias.value, cell.compute_dtype)
+        bias = tf.reduce_sum(bias, 0) if bias.shape.rank == 2 else bias
+    seen: dict[str, list[Any]] = {name: [] for name in order}
+    steps = range(min(GATE_STEPS, int(sequence.shape[1])))
+    for t in reversed(steps) if layer.go_backwards else steps:
+        entering = tf.matmul(sequence[:, t], kernel) + tf.matmul(states[0], recurrent) + bias
+        for name, part in zip(order, tf.split(entering, len(order), -1), strict=True):
+            seen[name].append(part)
+        _, states = cell.call(sequence[:, t], states, training=False)
+    stacked = {name: tf.stack(parts, 1) for name, parts in seen.items()}
+    return tf.concat([stacked[g] for g in gates], -1) if gates else None, stacked[candidate]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
