@@ -1,0 +1,293 @@
+"""The tab "Init Audit": what the browser asks for, and what it is answered. Draws nothing, judges nothing.
+
+Four questions, each a GET, with a bad parameter answered by 400 and the reason:
+
+    runs                               the cards: every run with its verdict
+    run?run=                           one run: its rows, its audits, its findings
+    columns?run=&columns=&steps=&rows= chosen statistics as numbers (see `_columns`)
+    histograms?run=&row=&kind=         one row's histograms over the audits
+
+and the page itself, from a list of files that is read when the tab is made: no path ever reaches the file system.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.resources
+import json
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import werkzeug
+from tensorboard import errors, plugin_util
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from werkzeug import wrappers
+
+from ..records import HISTOGRAM_KINDS, Finding, to_jsonable
+from . import metadata
+from .store import Audit, Source, Store, known_columns, select
+
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_LONGEST_LIST = 200
+"""Names in one comma-separated parameter; the page asks for a handful."""
+
+Answer = Callable[[wrappers.Request, Source], werkzeug.Response]
+
+
+class BadRequestError(ValueError):
+    """A parameter that cannot be answered; the message is shown to whoever asked."""
+
+
+class InitAuditTab(base_plugin.TBPlugin):
+    """Serves the page and the numbers that it draws."""
+
+    plugin_name = metadata.PLUGIN_NAME
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        self._data = context.data_provider
+        self._store = Store()
+        self._static = _static_files()
+
+    def get_plugin_apps(self) -> dict[str, Any]:
+        """Route -> WSGI application."""
+        apps: dict[str, Any] = {
+            f"/static/{name}": functools.partial(_serve_file, *file) for name, file in self._static.items()
+        }
+        for name in ("runs", "run", "columns", "histograms"):
+            apps[f"/{name}"] = functools.partial(self._serve, getattr(self, f"_{name}"))
+        return apps
+
+    def is_active(self) -> bool:
+        """False: TensorBoard itself sees from the data whether the tab has any."""
+        return False
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """The tab's name and its first module."""
+        return base_plugin.FrontendMetadata(es_module_path="/static/index.js", tab_name="Init Audit")
+
+    def data_plugin_names(self) -> tuple[str, ...]:
+        """The tab reads its own tensors and its runs' histograms."""
+        return (metadata.PLUGIN_NAME, "histograms")
+
+    def _serve(self, answer: Answer, environ: dict[str, Any], start_response: Any) -> Any:
+        request = wrappers.Request(environ)
+        if request.method not in ("GET", "HEAD"):
+            response = _json(request, {"error": f"method {request.method} is not allowed here: use GET"}, 405)
+        else:
+            try:
+                source = Source(self._data, plugin_util.context(environ), plugin_util.experiment_id(environ))
+                response = answer(request, source)
+            except BadRequestError as error:
+                response = _json(request, {"error": str(error)}, 400)
+            except errors.NotFoundError as error:
+                response = _json(request, {"error": str(error)}, 404)
+        return response(environ, start_response)
+
+    def _runs(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
+        cards = []
+        for run, stamp in sorted(self._store.stamps(source).items()):
+            card: dict[str, Any] = {"run": run, "label": label(run), "stamp": list(stamp)}
+            try:
+                header = self._store.header(source, run, stamp)
+                audits = self._store.audits(source, run, stamp)
+                card |= _card(header, audits)
+            except ValueError as error:
+                card["problem"] = str(error)
+            cards.append(card)
+        return _json(request, {"format": metadata.FORMAT, "runs": cards})
+
+    def _run(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
+        run, stamp, header = self._named(request, source)
+        audits = self._store.audits(source, run, stamp)
+        findings: dict[str, int] = {}
+        told = []
+        for audit in audits:
+            record = audit.record
+            numbers = [findings.setdefault(_dumps(f), len(findings)) for f in (record.findings if record else ())]
+            told.append(
+                {
+                    "step": audit.step,
+                    "wall_time": audit.wall_time,
+                    "loss": record.loss if record else None,
+                    "findings": numbers if record else None,
+                }
+            )
+        last = next((audit.record for audit in reversed(audits) if audit.record), metadata.AuditRecord())
+        changed = dict(last.changed)
+        layers = [changed.get(row, layer) for row, layer in enumerate(header.layers)]
+        return _json(
+            request,
+            {
+                "run": run,
+                "label": label(run),
+                "stamp": list(stamp),
+                "newer": header.format if header.is_newer else None,
+                "columns": known_columns(header),
+                "layers": [metadata.compact_layer(layer) for layer in layers],
+                "audits": told,
+                "findings": [json.loads(text) for text in findings],
+                "baseline_loss": last.baseline_loss,
+                "batch_size": last.batch_size,
+                "optimizer": last.optimizer,
+                "learning_rate": last.learning_rate,
+            },
+        )
+
+    def _columns(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
+        """The numbers: uint32 length of a JSON head, the head, then float32 `[columns, steps, rows]`, little-endian.
+
+        The head holds `columns`, `steps` and `rows` (their positions among the run's rows), padded with spaces to a
+        multiple of four bytes, so that the numbers can be used where they lie.
+        """
+        run, stamp, header = self._named(request, source)
+        known = known_columns(header)
+        columns = _list(request, "columns")
+        for name in columns:
+            if name not in known:
+                raise BadRequestError(f"columns: no column {name!r} in this run; it has {', '.join(known)}")
+        wanted = request.args.get("steps", "all")
+        steps = None if wanted in ("all", "ends") else [_integer("steps", text) for text in wanted.split(",")]
+        rows = _rows(request.args.get("rows", "all"), header)
+        tables = select(self._store.tables(source, run, stamp, wanted == "ends"), header, columns, steps, rows)
+        missing = set(steps or ()) - set(tables.steps)
+        if missing:
+            raise BadRequestError(f"steps: no audit at {sorted(missing)[0]} in this run")
+        head = json.dumps({"columns": columns, "steps": tables.steps, "rows": rows}, separators=(",", ":")).encode()
+        head += b" " * (-len(head) % 4)
+        content = struct.pack("<I", len(head)) + head + tables.values.astype("<f4").tobytes()
+        packed = gzip.compress(content, compresslevel=1, mtime=0)
+        return _respond(request, packed, "application/octet-stream", content_encoding="gzip")
+
+    def _histograms(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
+        run, _, header = self._named(request, source)
+        kind = _one(request, "kind")
+        if kind not in HISTOGRAM_KINDS:
+            raise BadRequestError(f"kind: {kind!r}; allowed are {', '.join(HISTOGRAM_KINDS)}")
+        path = _one(request, "row")
+        names = dict(zip((layer.path for layer in header.layers), metadata.row_names(header.layers), strict=True))
+        if path not in names:
+            raise BadRequestError(f"row: no row {path!r} in this run")
+        made = []
+        for step, buckets in self._store.histograms(source, run, f"{kind}/{names[path]}"):
+            if buckets.ndim == 2 and buckets.shape[1] == 3 and len(buckets) and np.isfinite(buckets).all():
+                edges = [float(buckets[0, 0]), float(buckets[-1, 1])]
+                made.append({"step": step, "low": edges[0], "high": edges[1], "counts": buckets[:, 2].tolist()})
+        return _json(request, {"histograms": made})
+
+    def _named(self, request: wrappers.Request, source: Source) -> tuple[str, tuple[int, float], metadata.Header]:
+        """The run that the request names, with its stamp and header."""
+        run = _one(request, "run")
+        stamps = self._store.stamps(source)
+        if run not in stamps:
+            raise BadRequestError(f"run: no run {run!r} with an audit in it")
+        try:
+            return run, stamps[run], self._store.header(source, run, stamps[run])
+        except ValueError as error:
+            raise BadRequestError(f"run: {run!r} cannot be read: {error}") from error
+
+
+def label(run: str) -> str:
+    """The run as a person calls it: without the folder that is the audit's own.
+
+    >>> label("bad/initaudit"), label("bad/initaudit-2"), label("initaudit")
+    ('bad', 'bad (2)', 'initaudit')
+    """
+    above, _, folder = run.rpartition("/")
+    if above and folder == metadata.RUN_FOLDER:
+        return above
+    number = folder.removeprefix(f"{metadata.RUN_FOLDER}-")
+    return f"{above} ({number})" if above and number != folder and number.isdigit() else run
+
+
+def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
+    """What a card says of a run: the verdict of its last audit and of its first, and the worst message."""
+    card: dict[str, Any] = {
+        "layers": sum(layer.role == "layer" for layer in header.layers),
+        "audits": len(audits),
+        "newer": header.format if header.is_newer else None,
+    }
+    if not audits:
+        return card | {"verdict": None}
+    first, last = audits[0], audits[-1]
+    found = last.record.findings if last.record else ()
+    return card | {
+        "step": last.step,
+        "wall_time": last.wall_time,
+        "loss": to_jsonable(last.record.loss) if last.record else None,
+        "verdict": verdict(last),
+        "first_step": first.step,
+        "first_verdict": verdict(first),
+        "headline": found[0].message if found else None,
+        "rules": list(dict.fromkeys(finding.rule for finding in found)),
+    }
+
+
+def verdict(audit: Audit) -> str | None:
+    """The worst severity of what the audit found, "healthy" where it found nothing, None where it is not known."""
+    if audit.record is None:
+        return None
+    severities = {finding.severity for finding in audit.record.findings}
+    return "bad" if "bad" in severities else "warning" if severities else "healthy"
+
+
+def _static_files() -> dict[str, tuple[bytes, str]]:
+    """Name -> (content, type) of every file of the page."""
+    folder = importlib.resources.files(__package__) / "static"
+    files = {}
+    for entry in folder.iterdir():
+        suffix = entry.name[entry.name.rfind(".") :]
+        if entry.is_file() and suffix in _TYPES:
+            files[entry.name] = (entry.read_bytes(), _TYPES[suffix])
+    return files
+
+
+def _serve_file(content: bytes, content_type: str, environ: dict[str, Any], start_response: Any) -> Any:
+    response = http_util.Respond(wrappers.Request(environ), content, content_type)
+    return response(environ, start_response)
+
+
+def _json(request: wrappers.Request, value: Any, code: int = 200) -> werkzeug.Response:
+    return _respond(request, _dumps(value), "application/json", code=code)
+
+
+def _respond(request: wrappers.Request, content: str | bytes, content_type: str, **more: Any) -> werkzeug.Response:
+    response: werkzeug.Response = http_util.Respond(request, content, content_type, **more)
+    return response
+
+
+def _dumps(value: dict[str, Any] | Finding) -> str:
+    return json.dumps(to_jsonable(value), allow_nan=False, separators=(",", ":"))
+
+
+def _one(request: wrappers.Request, name: str) -> str:
+    given = request.args.getlist(name)
+    if len(given) != 1 or not given[0]:
+        raise BadRequestError(f"{name}: given {len(given)} times or empty; it is needed once")
+    return str(given[0])
+
+
+def _list(request: wrappers.Request, name: str) -> list[str]:
+    items = _one(request, name).split(",")
+    if len(items) > _LONGEST_LIST:
+        raise BadRequestError(f"{name}: {len(items)} names; at most {_LONGEST_LIST} are allowed")
+    return items
+
+
+def _rows(chosen: str, header: metadata.Header) -> list[int]:
+    """Positions of the rows that `all`, `layer` (the layers without their parts) or a list of positions means."""
+    if chosen in ("all", "layer"):
+        return [i for i, layer in enumerate(header.layers) if chosen == "all" or layer.role == "layer"]
+    rows = [_integer("rows", text) for text in chosen.split(",")]
+    if not all(0 <= row < len(header.layers) for row in rows):
+        raise BadRequestError(f"rows: {chosen!r}; allowed are all, layer, or positions under {len(header.layers)}")
+    return rows
+
+
+def _integer(name: str, text: str) -> int:
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20):
+        raise BadRequestError(f"{name}: {text!r} is no whole number")
+    return int(text)

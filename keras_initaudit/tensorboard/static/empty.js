@@ -1,0 +1,19 @@
+// What stands here before there is anything: how to get it there.
+
+import { copyButton, h } from "./dom.js";
+
+const CODE = `from keras_initaudit import InitAudit
+
+model.fit(x, y, callbacks=[InitAudit(log_dir="logs/run")])`;
+
+export function drawEmpty() {
+  return h(
+    "section",
+    { class: "empty" },
+    h("h2", null, "No audit in these logs yet"),
+    h("p", null, "This tab shows, for each run, whether the signal and the gradient reach every layer, from before the first update on. It needs a training that was watched by ", h("code", null, "InitAudit"), ":"),
+    h("div", { class: "remedy" }, h("pre", null, h("code", null, CODE)), copyButton(CODE)),
+    h("p", null, "Then start TensorBoard on the folder above: ", h("code", null, "tensorboard --logdir logs"), "."),
+    h("p", { class: "quiet" }, "This page looks again every few seconds. If the training is running, check that it writes below the folder that TensorBoard was started with."),
+  );
+}

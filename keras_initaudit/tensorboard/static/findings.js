@@ -1,0 +1,34 @@
+// What was found at the shown audit, in words: message, remedy to copy, proof, reference.
+
+import { copyButton, h, icon } from "./dom.js";
+import { size } from "./format.js";
+
+function evidence(finding) {
+  const shown = Object.entries(finding.evidence ?? {}).filter(([name, value]) => ["observed", "expected", "threshold"].includes(name) && value !== null);
+  if (!shown.length) return null;
+  const text = (value) => (typeof value === "number" ? size(value) : Array.isArray(value) ? value.map(text).join(" to ") : String(value));
+  return h("p", { class: "evidence" }, shown.map(([name, value]) => h("span", null, `${name} `, h("b", null, text(value)))));
+}
+
+function drawFinding(finding, onLayer) {
+  return h(
+    "li",
+    { class: `finding ${finding.severity}` },
+    h("p", { class: "rule" }, icon(finding.severity), h("b", null, finding.rule), finding.layer !== null && h("button", { class: "link", type: "button", onclick: () => onLayer(finding.layer) }, finding.layer)),
+    h("p", { class: "message" }, finding.message),
+    evidence(finding),
+    finding.remedy && h("div", { class: "remedy" }, h("pre", null, h("code", null, finding.remedy)), copyButton(finding.remedy)),
+    finding.proof && h("p", { class: "proof" }, finding.proof),
+    finding.reference && h("p", { class: "small" }, finding.reference),
+  );
+}
+
+/** The findings of one audit; null where it is not known what was found. */
+export function drawFindings(findings, step, onLayer) {
+  const title = `Findings at step ${step.toLocaleString("en")}`;
+  if (findings === null) return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "quiet" }, "Not logged with this audit."));
+  if (!findings.length) {
+    return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "all-well" }, icon("healthy"), "None: nothing to change."));
+  }
+  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, findings.map((finding) => drawFinding(finding, onLayer))));
+}

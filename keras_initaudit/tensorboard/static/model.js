@@ -1,0 +1,132 @@
+// What is drawn, as numbers: no element, no colour. A run's table goes in; curves and cells in decades come out.
+
+/** The one axis of every profile, in decades (log10). What lies outside is marked at the edge. */
+export const AXIS = { low: -10, high: 6 };
+/** Within two decades of 1 a scale trains; the rules judge finer than a picture can. */
+export const BAND = { low: -2, high: 2 };
+
+/**
+ * The statistics that can be shown. `kind`: "scale" is drawn as its logarithm, "log" is one already, "fraction" lies in
+ * [0, 1]. `unit` is the step of the colours outside the band. `relative`: divided by the value at the loss end, because the size of a gradient depends on the batch and on
+ * the loss; what matters is what becomes of it on its way to the input. `band` is what needs no attention.
+ */
+export const STATISTICS = [
+  { id: "backward", name: "Backward rms ÷ loss end", column: "backward_rms", bad: "backward_nonfinite", kind: "scale", relative: true, band: [-2, 2] },
+  { id: "activation", name: "Activation rms", column: "activation_rms", bad: "forward_nonfinite", kind: "scale", band: [-2, 2] },
+  { id: "update", name: "Update ÷ weight (log10)", column: "update_log10", bad: "update_nonfinite", kind: "log", band: [-5, -1.5], unit: 0.6 },
+  { id: "gradient", name: "Weight gradient rms ÷ loss end", column: "gradient_rms", bad: "gradient_nonfinite", kind: "scale", relative: true, band: [-2, 2] },
+  { id: "preactivation", name: "Pre-activation rms", column: "preactivation_rms", bad: "preactivation_nonfinite", kind: "scale", band: [-2, 2] },
+  { id: "dead", name: "Dead units", column: "activation_dead", bad: "forward_nonfinite", kind: "fraction", band: [0, 0.25], unit: 0.19 },
+  { id: "saturated", name: "Saturated", column: "activation_saturated", bad: "forward_nonfinite", kind: "fraction", band: [0, 0.25], unit: 0.19 },
+  { id: "collapsed", name: "Sample spread", column: "activation_spread", bad: "forward_nonfinite", kind: "fraction", band: [0.1, 1], unit: 0.025 },
+  { id: "identical", name: "Identical units", column: "weight_identical", bad: "weight_nonfinite", kind: "fraction", band: [0, 0.25], unit: 0.19 },
+];
+
+export const statistic = (id) => STATISTICS.find((entry) => entry.id === id) ?? STATISTICS[0];
+
+const BY_RULE = {
+  "vanishing-signal": "activation",
+  "exploding-signal": "activation",
+  "input-scale": "activation",
+  "dead-units": "dead",
+  "saturated-units": "saturated",
+  "collapsed-samples": "collapsed",
+  "symmetric-units": "identical",
+  "update-ratio": "update",
+};
+
+/** The statistic that shows what was found; the gradient where nothing was. */
+export function statisticFor(rules) {
+  return BY_RULE[rules?.[0]] ?? "backward";
+}
+
+export const SEVERITY = { bad: 0, warning: 1, healthy: 3 };
+export const severity = (verdict) => SEVERITY[verdict] ?? 2;
+
+/** Worst first, then by name. */
+export function sortRuns(runs) {
+  const rank = (run) => (run.problem ? 1 : severity(run.verdict));
+  return [...runs].sort((a, b) => rank(a) - rank(b) || a.label.localeCompare(b.label, undefined, { numeric: true }));
+}
+
+/**
+ * The size at the loss end: of the last row but one that has a finite one, since the last layer's output is of another
+ * nature (probabilities, an unbounded price) than what flows through the rest.
+ */
+export function lossEnd(values, from, count) {
+  let end = NaN;
+  for (let i = count - 1; i >= 0; i--) {
+    const value = values[from + i];
+    if (!(value > 0 && value < Infinity)) continue;
+    if (i < count - 1) return value;
+    end = value;
+  }
+  return end;
+}
+
+/**
+ * One statistic of one audit: `value` as measured, `level` in decades (or the fraction), `broken` where something was
+ * not finite. A level of -Infinity is a zero, NaN is nothing there.
+ */
+export function curve(table, entry, step) {
+  const count = table.rows.length;
+  const from = step * count;
+  const values = table.at(entry.column);
+  const bad = table.at(entry.bad);
+  const level = new Float32Array(count).fill(NaN);
+  const broken = new Uint8Array(count);
+  const reference = values && entry.relative ? lossEnd(values, from, count) : 1;
+  for (let i = 0; i < count; i++) {
+    const value = values ? values[from + i] : NaN;
+    if (bad && bad[from + i] > 0) broken[i] = 1;
+    if (value === Infinity || value === -Infinity) broken[i] = 1;
+    else if (entry.kind !== "scale") level[i] = value;
+    else if (value === 0) level[i] = -Infinity;
+    else level[i] = Math.log10(value / (reference > 0 ? reference : 1));
+  }
+  return { level, broken, value: values ? values.subarray(from, from + count) : level, reference };
+}
+
+/** Signed distance from the band in units of the statistic (a decade of a scale): 0 inside. */
+export function deviation(entry, level) {
+  const [low, high] = entry.band;
+  const unit = entry.unit ?? 1;
+  if (level < low) return (level - low) / unit;
+  if (level > high) return (level - high) / unit;
+  return 0;
+}
+
+/** The columns that the profile and one more statistic need. */
+export function columnsFor(entry) {
+  const needed = [statistic("activation"), statistic("backward"), entry];
+  return [...new Set(needed.flatMap((one) => [one.column, one.bad]))];
+}
+
+/** How far a row lies from its bands at one audit, for "worst first": infinite where it is not finite. */
+export function trouble(curves, i) {
+  let worst = 0;
+  for (const [entry, one] of curves) {
+    if (one.broken[i]) return Infinity;
+    const far = Math.abs(deviation(entry, one.level[i]));
+    if (far > worst) worst = far;
+  }
+  return worst;
+}
+
+/** Rows of the table, worst first where there are many: by finding, then by distance from the bands, then by depth. */
+export function sortRows(rows, key, descending) {
+  const compare = (a, b) => {
+    const x = key(a);
+    const y = key(b);
+    if (typeof x === "string") return x.localeCompare(y, undefined, { numeric: true });
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
+    return descending ? y - x || 0 : x - y || 0;
+  };
+  return [...rows].sort((a, b) => compare(a, b) || a.index - b.index);
+}
+
+/** Positions of at most `most` of `count` items, evenly spread, the first and the last among them. */
+export function spread(count, most) {
+  if (count <= most) return Array.from({ length: count }, (_, i) => i);
+  return Array.from({ length: most }, (_, i) => Math.round((i * (count - 1)) / (most - 1)));
+}

@@ -1,0 +1,162 @@
+// The depth profile: activation rms and backward rms against depth on one fixed log axis. The two-second picture.
+// Flat within the band is good, a slope is bad. Dashed is the start, solid is now, a cross is not finite.
+
+import { h, s } from "./dom.js";
+import { power } from "./format.js";
+import { AXIS, BAND } from "./model.js";
+
+const SERIES = ["backward", "activation"]; // the later is drawn on top
+
+/** Where things stand; shared with the heat map under it. */
+export function frameOf(width, count, mini = false) {
+  const frame = mini
+    ? { width, height: 84, left: 6, right: 6, top: 6, bottom: 6 }
+    : { width, height: Math.max(260, Math.min(340, width * 0.36)), left: 58, right: width > 520 ? 96 : 14, top: 22, bottom: 12 };
+  const inner = frame.width - frame.left - frame.right;
+  const cell = inner / Math.max(1, count);
+  const decades = (frame.height - frame.top - frame.bottom) / (AXIS.high - AXIS.low);
+  return {
+    ...frame,
+    count,
+    mini,
+    inner,
+    cell,
+    x: (i) => frame.left + (i + 0.5) * cell,
+    y: (level) => frame.top + (AXIS.high - Math.max(AXIS.low, Math.min(AXIS.high, level))) * decades,
+    at: (x) => Math.max(0, Math.min(count - 1, Math.floor((x - frame.left) / cell))),
+  };
+}
+
+/** The path of one curve; a gap where there is nothing, one vertical stroke a pixel where layers share pixels. */
+function path(frame, one) {
+  const text = [];
+  let open = false;
+  const stride = Math.max(1, Math.floor(frame.count / frame.inner));
+  for (let i = 0; i < frame.count; i += stride) {
+    let low = Infinity;
+    let high = -Infinity;
+    for (let j = i; j < Math.min(frame.count, i + stride); j++) {
+      if (Number.isNaN(one.level[j]) || one.broken[j]) continue;
+      low = Math.min(low, one.level[j]);
+      high = Math.max(high, one.level[j]);
+    }
+    if (low > high) {
+      open = false;
+      continue;
+    }
+    const x = frame.x(i).toFixed(1);
+    text.push(`${open ? "L" : "M"}${x} ${frame.y(low).toFixed(1)}`);
+    if (high > low) text.push(`L${x} ${frame.y(high).toFixed(1)}`);
+    open = true;
+  }
+  return text.join("");
+}
+
+/** Marks where the curve leaves the axis or is not finite, and the points where there is room for them. */
+function marks(frame, name, one, solid) {
+  const points = [];
+  const crosses = [];
+  const edges = [];
+  const r = frame.mini ? 2.5 : 4.5;
+  const stride = Math.max(1, Math.floor((frame.count * 3) / frame.inner));
+  for (let i = 0; i < frame.count; i++) {
+    const x = frame.x(i);
+    const level = one.level[i];
+    if (one.broken[i]) {
+      if (i % stride) continue;
+      const y = name === "activation" ? frame.y(AXIS.high) + r + 1 : frame.y(AXIS.low) - r - 1;
+      crosses.push(`M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`);
+    } else if (level < AXIS.low || level > AXIS.high) {
+      if (i % stride) continue;
+      const sign = level > AXIS.high ? 1 : -1;
+      edges.push(`M${x - r} ${frame.y(level) + sign * (r + 1)}h${2 * r}l${-r} ${-sign * (r + 3)}z`);
+    } else if (solid && !frame.mini && frame.cell >= 7 && !Number.isNaN(level)) {
+      points.push(
+        name === "activation"
+          ? s("circle", { cx: x, cy: frame.y(level), r: 3 })
+          : s("rect", { x: x - 2.7, y: frame.y(level) - 2.7, width: 5.4, height: 5.4 }),
+      );
+    }
+  }
+  return [
+    points.length && s("g", { class: `points ${name}` }, points),
+    edges.length && s("path", { class: `edge ${name}`, d: edges.join("") }),
+    crosses.length && s("path", { class: "cross", d: crosses.join("") }),
+  ];
+}
+
+function axes(frame) {
+  const parts = [];
+  for (let decade = AXIS.low; decade <= AXIS.high; decade += 2) {
+    const y = frame.y(decade);
+    parts.push(s("line", { class: "grid", x1: frame.left, x2: frame.width - frame.right, y1: y, y2: y }));
+    parts.push(s("text", { class: "tick", "data-decade": decade, x: frame.left - 8, y: y + 4, "text-anchor": "end" }, power(decade)));
+  }
+  const middle = (frame.y(BAND.low) + frame.y(BAND.high)) / 2;
+  parts.push(
+    s("text", { class: "zone good", x: frame.left + 8, y: frame.y(BAND.high) + 14 }, "healthy band"),
+    s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.high) + 14 }, "exploding"),
+    s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.low) - 7 }, "vanishing"),
+    s("text", { class: "axis", x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "rms (log scale)"),
+  );
+  return parts;
+}
+
+/** Names at the right end of the curves, moved apart where they would overlap. */
+function endLabels(frame, now) {
+  if (frame.right < 60) return [];
+  const names = { activation: "activation →", backward: "← gradient" };
+  const labels = SERIES.map((name) => {
+    let i = frame.count - 1;
+    while (i > 0 && (Number.isNaN(now[name].level[i]) || now[name].broken[i])) i--;
+    const level = now[name].level[i];
+    return { name, y: Number.isNaN(level) ? frame.y(name === "activation" ? AXIS.high : AXIS.low) : frame.y(level) };
+  }).sort((a, b) => a.y - b.y);
+  if (labels[1].y - labels[0].y < 16) {
+    const centre = Math.max(frame.top + 12, Math.min(frame.height - frame.bottom - 12, (labels[0].y + labels[1].y) / 2));
+    labels[0].y = centre - 8;
+    labels[1].y = centre + 8;
+  }
+  return labels.map(({ name, y }) => s("text", { class: `end ${name}`, x: frame.width - frame.right + 8, y: y + 4 }, names[name]));
+}
+
+/**
+ * Draws a profile.
+ *
+ * `now` and `start` hold a curve (model.js) for "activation" and "backward"; `start` is null where now is the start.
+ */
+export function drawProfile(frame, now, start, title) {
+  const band = { x: frame.left, width: frame.inner, y: frame.y(BAND.high), height: frame.y(BAND.low) - frame.y(BAND.high) };
+  const curves = [];
+  for (const name of start ? SERIES : []) {
+    curves.push(s("path", { class: `curve start ${name}`, d: path(frame, start[name]) }));
+  }
+  for (const name of SERIES) {
+    curves.push(s("path", { class: `curve now ${name}`, d: path(frame, now[name]) }));
+    curves.push(marks(frame, name, now[name], true));
+  }
+  return s(
+    "svg",
+    { class: frame.mini ? "profile mini" : "profile", viewBox: `0 0 ${frame.width} ${frame.height}`, width: frame.width, height: frame.height, role: "img", "aria-label": title },
+    s("rect", { class: "plot", x: frame.left, y: frame.top, width: frame.inner, height: frame.height - frame.top - frame.bottom }),
+    s("rect", { class: "band", ...band }),
+    frame.mini ? s("line", { class: "one", x1: frame.left, x2: frame.width - frame.right, y1: frame.y(0), y2: frame.y(0) }) : axes(frame),
+    curves,
+    frame.mini ? null : endLabels(frame, now),
+    frame.mini ? null : s("line", { class: "cursor", x1: -9, x2: -9, y1: frame.top, y2: frame.height - frame.bottom }),
+  );
+}
+
+/** What the lines mean. */
+export function profileLegend(hasStart) {
+  const sample = (name, kind) =>
+    s("svg", { width: 30, height: 12, "aria-hidden": "true" }, s("path", { class: `curve ${kind} ${name}`, d: "M1 6H29" }), kind === "now" && (name === "activation" ? s("g", { class: `points ${name}` }, s("circle", { cx: 15, cy: 6, r: 3 })) : s("g", { class: `points ${name}` }, s("rect", { x: 12.3, y: 3.3, width: 5.4, height: 5.4 }))));
+  return h(
+    "div",
+    { class: "legend" },
+    h("span", null, sample("activation", "now"), "activation rms"),
+    h("span", { title: "dL/d(activation) at each layer's output, divided by its size at the loss end" }, sample("backward", "now"), "backward rms ÷ loss end"),
+    hasStart && h("span", null, sample("activation", "start"), "at the start"),
+    h("span", null, s("svg", { width: 12, height: 12, "aria-hidden": "true" }, s("path", { class: "cross", d: "M2 2l8 8m0 -8l-8 8" })), "not finite"),
+  );
+}
