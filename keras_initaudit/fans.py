@@ -19,12 +19,12 @@ Rule = Callable[[Any, tuple[int, ...]], Fans]
 """(layer, shape of the weight) -> (fan_in, fan_out)."""
 
 
-def fans(layer: Any, weight: str | None = None) -> Fans:
+def fans(layer: Any, weight: Any = None) -> Fans:
     """The true (fan_in, fan_out) of a kernel of a built layer.
 
     Args:
         layer: A built layer that owns a kernel, or holds layers that do (attention, RNN, Bidirectional, wrappers).
-        weight: Name of the kernel as `kernels` lists it; the first of them by default.
+        weight: Name of the kernel as `kernels` lists it, or the variable itself; the first of them by default.
 
     Returns:
         Connections into one output and out of one input. Recurrent kernels count a gate at a time. Strides can make
@@ -75,7 +75,7 @@ def kernels(layer: Any) -> list[str]:
     return [name for name, _, _ in _walk(layer)]
 
 
-def find(layer: Any, weight: str | None = None) -> tuple[Any, str]:
+def find(layer: Any, weight: Any = None) -> tuple[Any, str]:
     """The layer that owns a kernel and the attribute it has there: `getattr(*find(layer, name))` is the variable.
 
     Args:
@@ -87,10 +87,10 @@ def find(layer: Any, weight: str | None = None) -> tuple[Any, str]:
     """
     found = list(_walk(layer))
     for name, owner, attribute in found:
-        if weight is None or name == weight:
+        if weight is None or weight is getattr(owner, attribute) or (isinstance(weight, str) and name == weight):
             return owner, attribute
     names = [name for name, _, _ in found]
-    wanted = "kernel" if weight is None else f"kernel {weight!r}"
+    wanted = "kernel" if weight is None else f"kernel {getattr(weight, 'path', weight)!r}"
     why = "" if getattr(layer, "built", True) else " It is not built: call it, or its `build`, first."
     raise ValueError(
         f"Layer {layer.name!r} ({type(layer).__name__}) has no {wanted}; it has {names or 'no kernel at all'}.{why}"

@@ -1,5 +1,6 @@
 """The schemes: Keras initializers, registered as `keras_initaudit>NAME`, on every backend."""
 
+from keras_initaudit.initializers.composed import ICNR, DepthScaled
 from keras_initaudit.initializers.scaling import (
     GlorotNormal,
     GlorotUniform,
@@ -17,18 +18,25 @@ from keras_initaudit.initializers.scaling import (
     XavierUniform,
     Zeros,
 )
+from keras_initaudit.initializers.structured import DeltaOrthogonal, Identity, Orthogonal, Sparse
 
 __all__ = [
+    "ICNR",
+    "DeltaOrthogonal",
+    "DepthScaled",
     "GlorotNormal",
     "GlorotUniform",
     "HeNormal",
     "HeUniform",
+    "Identity",
     "KaimingNormal",
     "KaimingUniform",
     "LeCunNormal",
     "LeCunUniform",
+    "Orthogonal",
     "RandomNormal",
     "RandomUniform",
+    "Sparse",
     "TruncatedNormal",
     "VarianceScaling",
     "XavierNormal",
