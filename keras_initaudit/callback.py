@@ -41,7 +41,7 @@ class BadInitializationError(Exception):
         self.report = report
 
 
-class InitAudit(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships no types
+class InitAudit(keras.callbacks.Callback):
     """Watches a `fit` for what a bad initialization does, and says so before the first update.
 
     It runs the model's own `train_step` beside the training on a small fixed batch, at a few steps only, and puts back
@@ -58,8 +58,9 @@ class InitAudit(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships 
             training batch.
         probe_size: Number of samples of it that are used.
         histograms: Whether the log gets histograms of weights, activations and gradients.
-        on_finding: `"warn"` prints the report, `"raise"` raises `BadInitializationError` when the verdict is bad, `"stop"`
-            ends the training then, `"silent"` records only; a function is called with each report that has news.
+        on_finding: `"warn"` prints the report; `"raise"` raises `BadInitializationError` when the verdict is bad, and
+            `"stop"` ends the training then; `"silent"` records only; a function is called with each report that has
+            news.
         thresholds: Limits of the rules; None for the defaults.
         verbose: 0 prints nothing, 1 the first verdict and later news, 2 every report.
 
@@ -181,7 +182,9 @@ class InitAudit(keras.callbacks.Callback):  # type: ignore[misc]  # Keras ships 
             if batch is None:
                 raise ValueError("data has no batch")
         self._new_probe(first_samples(batch, self.probe_size))
-        self._audit()
+        assert self._probe is not None
+        if self._probe.ready():  # else the first audit is that of step 1
+            self._audit()
 
     def _new_probe(self, batch: Any) -> None:
         self._probe = Probe(self.model, batch, histograms=self.histograms)

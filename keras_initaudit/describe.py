@@ -146,7 +146,7 @@ def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
 def _initializer(layer: Any, weight: Any) -> Any:
     """The initializer that the layer was given for this weight, by the naming that all of Keras's layers follow."""
     stem = weight.name.split("/")[-1].removesuffix("_kernel").removesuffix("kernel")
-    names = (
+    names: tuple[str, ...] = (
         f"{stem}_initializer",
         f"{stem}_kernel_initializer",
         "kernel_initializer",

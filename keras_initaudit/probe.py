@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras.src.trainers.data_adapters import get_data_adapter
 
 from . import describe, gains, statistics
-from .recording import Call, Recording, UnobservableError, optimizers
+from .recording import Call, Recording, UnobservableError, optimizers, scales_loss
 from .records import COLUMNS, NAN, Histogram, LayerInfo, Snapshot, Statistics
 
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
@@ -82,6 +82,17 @@ class Probe:
         self._trace: Any = None
         self._written: list[Any] = []
         self._sample_kernels: Any = None
+        self._scale: float | None = None
+
+    def ready(self) -> bool:
+        """Whether the shadow step can run now: an eager model must be built, which not every one can be beforehand."""
+        if not self.model.run_eagerly or _all_built(self.model):
+            return True
+        try:
+            self.model._symbolic_build(data_batch=self.batch)
+        except Exception:
+            return False
+        return True
 
     def mark(self) -> None:
         """Remembers the weights, so that the next snapshot can tell by how much one update has changed them."""
@@ -98,7 +109,7 @@ class Probe:
         Returns:
             A snapshot whose `layers` are the same at each call.
         """
-        flat = self._run()
+        flat = self._run_scaled()
         layout = self._layout
         assert layout is not None
         if self._layers is None:
@@ -157,6 +168,25 @@ class Probe:
 
     # The run
 
+    def _run_scaled(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A shadow step, with a loss scale that its float16 gradients survive, as the optimizer would find one."""
+        if self._scale is None:
+            scaling = [optimizer for optimizer in optimizers(self.model) if scales_loss(optimizer)]
+            self._scale = float(scaling[0].scale_loss(tf.constant(1.0))) if scaling else 1.0
+        flat = self._run()
+        while self._scale > 1.0 and self._overflows(flat):
+            self._scale = max(1.0, self._scale / 16.0)
+            flat = self._run()
+        return flat
+
+    def _overflows(self, flat: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
+        assert self._layout is not None
+        width, share = len(statistics.MOMENTS), statistics.MOMENTS.index("nonfinite")
+        parts = {"backward": False, "gradient": False, "activation": False, "preactivation": False, "weight": False}
+        for i, (_, prefix) in enumerate(self._layout.moments):
+            parts[prefix] |= bool(flat[i * width + share] > 0)
+        return (parts["backward"] or parts["gradient"]) and not (parts["activation"] or parts["preactivation"])
+
     def _run(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """One shadow step; the flat result."""
         if self.model.run_eagerly:
@@ -164,35 +194,34 @@ class Probe:
         if self._trace is None:
             variables = len(self.model.variables)
             with _python_state_kept() as forget:
-                self._trace = tf.function(self._step, autograph=False).get_concrete_function(self.batch)
+                self._trace = tf.function(self._step, autograph=False).get_concrete_function(
+                    self.batch, tf.constant(1.0)
+                )
                 if len(self.model.variables) > variables:
                     forget()  # what was drawn to build the model is not drawn again
             self._written = _written_variables(self._trace.graph)
         with _variables_kept(self._written):
-            return np.asarray(self._trace(self.batch))
+            return np.asarray(self._trace(self.batch, tf.constant(self._scale)))
 
     def _run_eagerly(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if self._layout is None and not (self.model.built and _metrics_built(self.model)):
-            try:
-                self.model._symbolic_build(data_batch=self.batch)
-            except Exception as error:
-                raise UnobservableError(
-                    f"the model runs eagerly and cannot be built without running it ({error})"
-                ) from error
+        if not self.ready():
+            raise UnobservableError("the model runs eagerly and cannot be built without running it")
         with _python_state_kept(), _variables_kept(_all_variables(self.model)):
-            return np.asarray(self._step(self.batch))
+            return np.asarray(self._step(self.batch, tf.constant(self._scale)))
 
-    def _step(self, batch: Any) -> Any:
+    def _step(self, batch: Any, scale: Any) -> Any:
         """The shadow step on every replica; the statistics of the first one."""
         strategy = self.model.distribute_strategy
         if strategy.num_replicas_in_sync == 1:
-            return self._step_on_replica(batch, self._recording())
-        recording = self._recording()
+            return self._step_on_replica(batch, self._recording(scale))
+        recording = self._recording(scale)
         results = strategy.run(self._step_on_replica, args=(batch, recording))
         return strategy.experimental_local_results(results)[0]
 
-    def _recording(self) -> Recording:
-        return Recording(self.model, None if tf.executing_eagerly() else tf.compat.v1.get_default_graph())
+    def _recording(self, scale: Any) -> Recording:
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        scaled = any(scales_loss(optimizer) for optimizer in optimizers(self.model))
+        return Recording(self.model, graph, scale=scale if scaled else None)
 
     def _step_on_replica(self, batch: Any, recording: Recording) -> Any:
         train_step = self.model.train_step
@@ -432,7 +461,7 @@ def take_batch(iterator: Any, count: int) -> tuple[Any, Any]:
     if not isinstance(iterator, tf.data.Iterator):  # distributed: its batches live on several devices
         batch = next(iterator, None)
         return batch, iterator if batch is None else itertools.chain([batch], iterator)
-    batches = []
+    batches: list[Any] = []
     while len(batches) < count and (optional := iterator.get_next_as_optional()).has_value():
         batches.append(optional.get_value())
     if not batches:
@@ -530,8 +559,9 @@ def _all_variables(model: Any) -> list[Any]:
     return list({id(v): v.value for v in held if isinstance(v.value, tf.Variable)}.values())
 
 
-def _metrics_built(model: Any) -> bool:
-    return all(part is None or part.built for part in (model._compile_metrics, model._compile_loss))
+def _all_built(model: Any) -> bool:
+    parts = (model._compile_metrics, model._compile_loss, *model._flatten_layers())
+    return all(part is None or part.built for part in parts)
 
 
 def _learning_rate(optimizer: Any) -> float | None:

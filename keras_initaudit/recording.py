@@ -70,7 +70,7 @@ class Recording:
     """id of the Keras variable -> the variable, of all that an optimizer was asked to update."""
     loss: Any = None
     scale: Any = None
-    """Factor by which a loss-scaling optimizer has multiplied the loss, and so the gradients; None for 1."""
+    """Factor by which a loss-scaling optimizer is to multiply the loss, and so the gradients; None for its own."""
     _pending: dict[int, dict[str, Any]] = field(default_factory=dict)
     _tapped: dict[int, Any] = field(default_factory=dict)
     _looped: set[int] = field(default_factory=set)
@@ -91,6 +91,8 @@ class Recording:
                         stack.enter_context(replaced(layer, name, method))
             for optimizer in optimizers(self.model):
                 stack.enter_context(replaced(optimizer, "apply", self._applying(optimizer)))
+                if scales_loss(optimizer) and self.scale is not None:
+                    stack.enter_context(replaced(optimizer, "scale_loss", self._scaling))
             stack.enter_context(replaced(self.model, "compute_loss", self._losing(self.model.compute_loss)))
             yield self
 
@@ -193,10 +195,12 @@ class Recording:
                     self.applied.setdefault(id(variable), variable)
                     if gradient is not None:
                         self.gradients.setdefault(id(variable), gradient)
-                self.scale = loss_scale(optimizer)
             return optimizer.iterations
 
         return applied
+
+    def _scaling(self, loss: Any) -> Any:
+        return loss * tf.cast(self.scale, loss.dtype)
 
     def _losing(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
         def lost(*args: Any, **kwargs: Any) -> Any:
@@ -251,11 +255,9 @@ def optimizers(model: Any) -> list[Any]:
 _Optimizer: Any = keras.optimizers.Optimizer
 
 
-def loss_scale(optimizer: Any) -> Any:
-    """The factor that `optimizer.scale_loss` puts on the loss; None where it is 1 for certain."""
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor is not None:
-        return optimizer.scale_loss(tf.constant(1.0))
-    return None
+def scales_loss(optimizer: Any) -> bool:
+    """Whether `optimizer.scale_loss` changes the loss."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor is not None
 
 
 def _is_activation_layer(layer: Any) -> bool:

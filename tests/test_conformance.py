@@ -18,13 +18,15 @@ Y = (X[:, :1] * X[:, 1:2] > 0).astype("float32")
 LABELS = RNG.integers(0, 3, 48)
 IMAGES = RNG.normal(size=(24, 8, 8, 3)).astype("float32")
 TOKENS = RNG.integers(0, 20, (32, 7))
-SEQUENCES = RNG.normal(size=(32, 5, 4)).astype("float32")
+FILMS = RNG.normal(size=(16, 3, 6, 6, 1)).astype("float32")
 WEIGHTS = RNG.uniform(0.5, 2.0, 48).astype("float32")
 
 
 def dense(*extra, units=3, **compile_with):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), *extra, layers.Dense(units, "softmax")])
-    model.compile(**{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]} | compile_with)
+    model.compile(
+        **{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", "metrics": ["accuracy"]} | compile_with
+    )
     return model
 
 
@@ -120,7 +122,7 @@ def recurrent_with_masks():
 def convolutional_lstm():
     i = keras.Input((3, 6, 6, 1))
     h = layers.ConvLSTM2D(2, 3)(i)
-    return regression(i, layers.Dense(1)(layers.Flatten()(h))), {"x": RNG.normal(size=(16, 3, 6, 6, 1)), "y": Y[:16]}
+    return regression(i, layers.Dense(1)(layers.Flatten()(h))), {"x": FILMS, "y": Y[:16]}
 
 
 @case
@@ -128,7 +130,7 @@ def attention():
     i = keras.Input((7,), dtype="int32")
     h = layers.Embedding(20, 8, mask_zero=True)(i)
     h = layers.LayerNormalization()(h + layers.MultiHeadAttention(2, 4, dropout=0.1)(h, h, use_causal_mask=True))
-    h = layers.GroupedQueryAttention(4, 4, 2)(h, h)
+    h = layers.GroupQueryAttention(4, 4, 2)(h, h)
     h = layers.Attention()([h, h])
     return regression(i, layers.Dense(1)(layers.GlobalAveragePooling1D()(h))), {"x": TOKENS, "y": Y[:32]}
 
@@ -220,7 +222,9 @@ def own_train_step():
 class Gan(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.generator = keras.Sequential([keras.Input((3,)), layers.Dense(8, "relu"), layers.Dense(6)], name="generator")
+        self.generator = keras.Sequential(
+            [keras.Input((3,)), layers.Dense(8, "relu"), layers.Dense(6)], name="generator"
+        )
         self.critic = keras.Sequential([keras.Input((6,)), layers.Dense(8, "relu"), layers.Dense(1)], name="critic")
         self.seeds = keras.random.SeedGenerator(1)
 
@@ -331,7 +335,10 @@ def generator():
 
 @case
 def finite_generator_four_steps_per_execution():
-    return dense(steps_per_execution=4), {"x": ((X[i : i + 8], LABELS[i : i + 8]) for i in range(0, 48, 8)), "epochs": 1}
+    return dense(steps_per_execution=4), {
+        "x": ((X[i : i + 8], LABELS[i : i + 8]) for i in range(0, 48, 8)),
+        "epochs": 1,
+    }
 
 
 @case
