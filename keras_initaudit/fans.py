@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
 Fans = tuple[float, float]
 Rule = Callable[[Any, tuple[int, ...]], Fans]
@@ -271,13 +272,12 @@ def _table() -> dict[type, dict[str, Rule]]:
         kinds.SimpleRNNCell: {"kernel": _gates(1), "recurrent_kernel": _gates(1)},
         kinds.LSTMCell: {"kernel": _gates(4), "recurrent_kernel": _gates(4)},
         kinds.GRUCell: {"kernel": _gates(3), "recurrent_kernel": _gates(3)},
+        # It has no public name. To find it through a layer would draw a seed, and start TensorFlow, at import.
+        ConvLSTMCell: {"kernel": _conv_gates, "recurrent_kernel": _conv_recurrent},
     }
     for rank in (1, 2, 3):
         table[getattr(kinds, f"Conv{rank}D")] = {"kernel": _conv}
         table[getattr(kinds, f"Conv{rank}DTranspose")] = {"kernel": _conv_transpose}
-        # The cell of a ConvLSTM has no public name.
-        cell = next(kind for kind in type(kinds.ConvLSTM1D(1, 1).cell).__mro__ if kind.__name__ == "ConvLSTMCell")
-        table[cell] = {"kernel": _conv_gates, "recurrent_kernel": _conv_recurrent}
     for rank in (1, 2):
         table[getattr(kinds, f"DepthwiseConv{rank}D")] = {"kernel": _depthwise}
         table[getattr(kinds, f"SeparableConv{rank}D")] = {
