@@ -57,7 +57,7 @@ RULES: tuple[Rule, ...] = (
         ("activation_rms", "activation_max"),
         ("input_high_warning", "input_high_bad", "input_low_warning", "input_low_bad", "target_high_warning"),
         data.input_scale,
-        ("saturated-units", "dead-units", "initial-loss", "exploding-gradient", "update-ratio", "collapsed-samples"),
+        (*_SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
         "LeCun, Bottou, Orr & Mueller 1998, Efficient BackProp, section 4.3",
     ),
     Rule(
@@ -98,7 +98,7 @@ RULES: tuple[Rule, ...] = (
         ("activation_rms",),
         ("signal_growth_warning", "signal_growth_bad"),
         signal.exploding_signal,
-        ("non-finite", "vanishing-gradient", "exploding-gradient", *_SYMPTOMS),
+        ("non-finite", "vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
         "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equation 9; Hanin & Rolnick 2018",
     ),
     Rule(
@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
         ("activation_rms",),
         ("signal_loss_warning", "signal_loss_bad"),
         signal.vanishing_signal,
-        ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS),
+        ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
         "Glorot & Bengio 2010, section 4.2; He, Zhang, Ren & Sun 2015, equation 9",
     ),
     Rule(
@@ -114,7 +114,14 @@ RULES: tuple[Rule, ...] = (
         ("activation_saturated", "attention_entropy"),
         ("saturated_warning", "saturated_bad", "entropy_warning", "entropy_bad"),
         units.saturated_units,
-        ("vanishing-gradient", "exploding-gradient", "collapsed-samples", "initial-loss", "update-ratio"),
+        (
+            "vanishing-gradient",
+            "exploding-gradient",
+            "collapsed-samples",
+            "initial-loss",
+            "update-ratio",
+            "no-gradient",
+        ),
         "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax)",
     ),
     Rule(
@@ -146,7 +153,7 @@ RULES: tuple[Rule, ...] = (
         ("loss", "baseline_loss", "preactivation_rms"),
         ("loss_warning", "loss_bad"),
         data.initial_loss,
-        ("exploding-gradient", "update-ratio"),
+        ("exploding-gradient", "update-ratio", "no-gradient", "saturated-units"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
     ),
     Rule(

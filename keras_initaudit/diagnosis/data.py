@@ -163,7 +163,7 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     ratio = loss / baseline
     if ratio < thresholds.loss_warning:
         return []
-    sure = [(_logit_rms(row), row) for row in network.heads]
+    sure = [(row.output_rms, row) for row in network.heads]
     rms, head = max(
         ((x, row) for x, row in sure if math.isfinite(x)), key=lambda pair: pair[0], default=(math.nan, None)
     )
@@ -202,9 +202,3 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             remedy=remedy,
         )
     ]
-
-
-def _logit_rms(row: Row) -> float:
-    """Rms of what a head gives out, in front of its softmax or sigmoid if it has one."""
-    before = row.stats.preactivation_rms
-    return before if math.isfinite(before) else row.stats.activation_rms

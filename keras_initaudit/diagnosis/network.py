@@ -46,6 +46,12 @@ class Row:
         return kind not in _FIXED and kind.endswith(("Normalization", "Norm"))
 
     @property
+    def output_rms(self) -> float:
+        """Rms of what a head gives out, in front of its softmax or sigmoid if it has one."""
+        before = self.stats.preactivation_rms
+        return before if math.isfinite(before) else self.stats.activation_rms
+
+    @property
     def backward_norm(self) -> float:
         """Norm of dL/d(activation) of one sample: pooling and strides change the rms of it, and not the norm."""
         size = math.prod(n for n in self.info.shape if n > 0)

@@ -37,26 +37,41 @@ class _Drift:
 
 
 def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
-    """Of each layer row, the decades that its rms has moved since the input or the last normalisation."""
+    """Of each layer row, the decades that its rms has moved since the input or the last normalisation.
+
+    What stands between the data and the first kernel (rescaling, flattening, concatenation) prepares the input: it is
+    the point of reference, and not part of the way.
+    """
     found: dict[int, _Drift] = {}
+    data: set[int] = set()
+    heads = {row.index for row in network.heads}
     for i in network.order:
         row = network.rows[i]
-        rms = row.stats.activation_rms
+        rms = row.output_rms if i in heads else row.stats.activation_rms
         if row.info.role not in ("input", "layer") or not math.isfinite(rms):
             continue
         above = [found[p] for p in network.parents[i] if p in found]
+        prepared = not above or all(network.rows[p].info.role == "input" or p in data for p in network.parents[i])
+        if prepared and not row.has_kernel and row.info.kind not in LOOKUPS:
+            data.add(i)
         if row.normalises:
             # Its output has unit scale, or less where its epsilon is larger than what arrives.
             found[i] = _Drift(min(0.0, _log10(rms)) if rms < 0.01 else 0.0, 0, i, min(0.0, _log10(rms)))
-        elif row.info.kind in LOOKUPS or not above:
-            low, high = math.log10(thresholds.input_low_warning), math.log10(thresholds.input_high_warning)
-            # Data far from unit scale is a cause of its own; here only what the layers do to it counts.
-            found[i] = _Drift(0.0, 0, i, _log10(rms) if row.has_kernel else min(max(_log10(rms), low), high))
+        elif i in data or row.info.kind in LOOKUPS or not above:
+            found[i] = _Drift(0.0, 0, i, _log10(rms))
+        elif row.has_kernel and all(p in data and _unscaled(network.rows[p], thresholds) for p in network.parents[i]):
+            # Data far from unit scale is a cause of its own; here only what the layers after that do counts.
+            found[i] = _Drift(0.0, 1, i, _log10(rms))
         else:
             before = max(above, key=lambda d: d.decades + d.source)
             passed = max(d.kernels for d in above) + row.has_kernel
             found[i] = _Drift(_log10(rms) - before.source, passed, before.reference, before.source)
     return found
+
+
+def _unscaled(row: Row, thresholds: Thresholds) -> bool:
+    rms = row.stats.activation_rms
+    return not thresholds.input_low_warning < rms < thresholds.input_high_warning
 
 
 def _segment(network: Network, end: Row, reference: int) -> list[Row]:

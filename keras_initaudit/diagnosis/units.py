@@ -84,7 +84,9 @@ def _starved(network: Network, row: Row) -> bool:
 def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Units that are zero for every sample: no gradient passes them."""
     rows = [
-        row for row in network.layers if row.stats.activation_dead >= thresholds.dead_warning and _fed(network, row)
+        row
+        for row in network.layers
+        if row.stats.activation_dead >= thresholds.dead_warning and _can_die(row) and _fed(network, row)
     ]
     if not rows:
         return []
@@ -115,6 +117,12 @@ def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     ]
 
 
+def _can_die(row: Row) -> bool:
+    """Whether the layer's activation is zero, with no slope, over a whole range: ReLU and what is cut like it."""
+    name = (row.info.activation or "").split("(")[0]
+    return name.startswith(("relu", "hard_", "threshold", "sparse_")) or name.endswith("_shrink")
+
+
 def _fed(network: Network, row: Row) -> bool:
     """Whether anything but zero arrives at a row; behind a dead layer everything is dead, and one is enough to name."""
     above = [network.rows[p].stats.activation_rms for p in network.parents[row.index]]
@@ -137,7 +145,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
         flat_head = row.info.role == "layer" and (
             row.index in heads or not any(network.rows[c].info.role == "layer" for c in network.children[row.index])
         )
-        if entropy <= thresholds.entropy_warning:
+        if entropy <= thresholds.entropy_warning and not flat_head:
             severity: Severity = "bad" if entropy <= thresholds.entropy_bad else "warning"
             found.append((1.0 - entropy, row, severity))
         elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):

@@ -70,16 +70,16 @@ def architectures(small: bool) -> list[Architecture]:
     weights = [0.3, 0.2, 0.13, 0.12, 0.07, 0.06, 0.06, 0.06]
     found: dict[str, Architecture] = {}
     while len(found) < (6 if small else 400):
-        family = str(generator.choice(["dense", "dense", "dense", "conv", "recurrent", "attention"]))
+        family = str(generator.choice(["dense", "conv", "recurrent", "attention"], p=[0.76, 0.06, 0.1, 0.08]))
         activation = str(generator.choice(activations, p=weights))
         optimizer = str(generator.choice(["adam", "sgd"], p=[0.6, 0.4]))
         norm = str(generator.choice(["none", "batch", "layer"], p=[0.7, 0.15, 0.15]))
         residual = bool(generator.random() < 0.2)
         depths = {
             "dense": [2, 4, 6, 8, 12, 16, 24, 32, 48, 64],
-            "conv": [2, 4, 8],
+            "conv": [2, 4],
             "recurrent": [1, 2, 3],
-            "attention": [1, 2, 4],
+            "attention": [1, 2],
         }
         depth = int(generator.choice(depths[family]))
         width = int(generator.choice([16, 32, 64, 128]))
