@@ -229,10 +229,11 @@ function drawRun(what) {
   state.width = root.clientWidth;
   const step = shownStep();
   const box = h("div", { class: "pictures" });
-  const side = drawFindings(findingsAt(step), state.chosen.table.steps[step], chooseLayer);
+  const found = findingsAt(step);
+  const side = drawFindings(found, state.chosen.table.steps[step], chooseLayer);
   parts.detail = h("div", { class: "detail-place" });
   parts.table = h("div", null, table());
-  parts.run.replaceChildren(head(run, step), h("div", { class: "upper" }, box, side), parts.detail, tools(), parts.table);
+  parts.run.replaceChildren(head(run, step), h("div", { class: "upper" }, found?.length ? [box, side] : [side, box]), parts.detail, tools(), parts.table);
   box.append(...pictures(box.clientWidth, step));
   drawLayer();
 }
@@ -242,7 +243,7 @@ function head(run, step) {
   const audit = auditAt(step);
   const last = step === table.steps.length - 1;
   const facts = [`step ${audit.step.toLocaleString("en")}${last ? " (latest)" : ""}`];
-  if (audit.loss !== null) facts.push(`loss ${size(Number(audit.loss))}${info.baseline_loss ? ` (uninformed ${size(Number(info.baseline_loss))})` : ""}`);
+  if (audit.loss !== null) facts.push(`loss ${Number.isNaN(Number(audit.loss)) ? "NaN" : size(Number(audit.loss))}${info.baseline_loss ? ` (uninformed ${size(Number(info.baseline_loss))})` : ""}`);
   if (info.optimizer) facts.push(`${info.optimizer}${info.learning_rate ? ` at ${size(Number(info.learning_rate))}` : ""}`);
   if (info.batch_size) facts.push(count(info.batch_size, "sample"));
   facts.push(count(table.steps.length, "audit"));
@@ -361,7 +362,7 @@ function tip(content, x, y) {
 function tools() {
   const filter = h("input", { type: "search", placeholder: "Filter layers, rules, kinds", "aria-label": "Filter layers", oninput: (event) => choose({ filter: event.target.value, all: false }) });
   filter.value = state.view.filter;
-  const orders = h("button", { type: "button", class: "link", onclick: () => choose({ by: state.view.by === "worst" ? "depth" : "worst", descending: false }) }, "worst first / by depth");
+  const orders = h("button", { type: "button", class: "link", onclick: () => choose({ by: state.view.by === "worst" ? "depth" : "worst", descending: false }) }, state.view.by === "worst" ? "Sort by depth" : "Sort worst first");
   return h("div", { class: "picture-head" }, h("h3", null, "Layers"), filter, orders);
 }
 

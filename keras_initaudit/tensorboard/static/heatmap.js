@@ -49,6 +49,7 @@ export function drawHeatmap(frame, entry, curves, steps, names, title) {
   context.imageSmoothingEnabled = false;
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
   rule(context, canvas, frame.count, steps.length, ratio);
+  cross(context, canvas, curves, frame.count);
 
   const rows = spread(steps.length, Math.max(2, Math.floor(height / 13)));
   const labels = rows.map((i) => h("span", { class: "step", style: `top:${((i + 0.5) * height) / steps.length}px;width:${frame.left - 8}px` }, steps[i].toLocaleString("en")));
@@ -76,6 +77,27 @@ function rule(context, canvas, columns, rows, ratio) {
   const line = Math.max(1, Math.round(ratio));
   if (width >= 8 * ratio) for (let i = 1; i < columns; i++) context.clearRect(Math.round(i * width), 0, line, canvas.height);
   if (height >= 8 * ratio) for (let i = 1; i < rows; i++) context.clearRect(0, Math.round(i * height), canvas.width, line);
+}
+
+/** A cross in each cell that is not finite and large enough for one: its colour is not the only sign. */
+function cross(context, canvas, curves, columns) {
+  const [width, height] = [canvas.width / columns, canvas.height / curves.length];
+  const r = Math.min(width, height) / 5;
+  if (r < 1.6) return;
+  context.strokeStyle = "#ffffff";
+  context.lineWidth = Math.max(1, r / 2.5);
+  context.beginPath();
+  curves.forEach((one, row) => {
+    for (let i = 0; i < columns; i++) {
+      if (!one.broken[i]) continue;
+      const [x, y] = [(i + 0.5) * width, (row + 0.5) * height];
+      context.moveTo(x - r, y - r);
+      context.lineTo(x + r, y + r);
+      context.moveTo(x + r, y - r);
+      context.lineTo(x - r, y + r);
+    }
+  });
+  context.stroke();
 }
 
 /** The names of the layers where they fit, else their depth now and then. */

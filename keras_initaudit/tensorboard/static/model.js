@@ -28,6 +28,7 @@ const BY_RULE = {
   "vanishing-signal": "activation",
   "exploding-signal": "activation",
   "input-scale": "activation",
+  "non-finite": "activation",
   "dead-units": "dead",
   "saturated-units": "saturated",
   "collapsed-samples": "collapsed",
