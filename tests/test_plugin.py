@@ -45,7 +45,7 @@ def logs(tmp_path_factory):
     written = {
         "good": write(folder / "good", Network(12), STEPS),
         "bad": write(folder / "bad", Network(12, std=0.6), STEPS),
-        "nan": write(folder / "nan", Network(30, std=50.0, names=lambda i: f"{EVIL}{i}"), (0, 1)),
+        "nan": write(folder / "nan", Network(30, std=50.0, names=lambda i: f"{EVIL}{i}"), (0, 1, 2)),
     }
     (folder / "other").mkdir()
     other = eventfile.frame(b"\x09\x00\x00\x00\x00\x00\x00\xf0\x3f\x1a\x0dbrain.Event:2")
@@ -145,9 +145,9 @@ def test_a_run_tells_its_rows_its_audits_and_each_finding_once(client, logs):
     for audit, snapshot in zip(told["audits"], snapshots, strict=True):
         assert [told["findings"][i]["message"] for i in audit["findings"]] == [f.message for f in findings_of(snapshot)]
         assert audit["loss"] == pytest.approx(snapshot.loss)
-    again = get(client, "run", run="nan/initaudit").json  # the same finding at both of its audits
-    assert [audit["findings"] for audit in again["audits"]] == [[0], [0]]
-    assert [finding["rule"] for finding in again["findings"]] == ["non-finite"]
+    again = get(client, "run", run="nan/initaudit").json  # after the first update, all layers
+    assert [audit["findings"] for audit in again["audits"]] == [[0], [1], [1]]
+    assert [finding["rule"] for finding in again["findings"]] == ["non-finite"] * 2
     assert (told["optimizer"], told["learning_rate"], told["batch_size"]) == ("SGD", 0.05, 64)
     assert told["newer"] is None
     assert set(told["columns"]) == {*COLUMNS, *store.DERIVED}
