@@ -7,7 +7,7 @@ from typing import Any
 
 from . import remedy
 from .diagnosis import Thresholds, diagnose
-from .probe import Probe, first_batch, first_samples
+from .probe import Probe, first_batch, first_samples, python_state_kept
 from .records import Finding, Snapshot
 from .report import Report
 
@@ -67,7 +67,8 @@ def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, k
     findings = diagnose(snapshots, thresholds)
     proven = {(finding.rule, finding.layer): finding for finding in known}
     new = [finding for finding in findings if (finding.rule, finding.layer) not in proven]
-    proven |= {(f.rule, f.layer): f for f in remedy.prove(new, probe, thresholds)}
+    with python_state_kept():  # to make an initializer draws a seed, even where another one is given
+        proven |= {(f.rule, f.layer): f for f in remedy.prove(new, probe, thresholds)}
     return Report(snapshots[-1], tuple(proven[(finding.rule, finding.layer)] for finding in findings))
 
 

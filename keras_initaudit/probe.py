@@ -193,7 +193,7 @@ class Probe:
             return self._run_eagerly()
         if self._trace is None:
             variables = len(self.model.variables)
-            with _python_state_kept() as forget:
+            with python_state_kept() as forget:
                 self._trace = tf.function(self._step, autograph=False).get_concrete_function(
                     self.batch, tf.constant(1.0)
                 )
@@ -206,7 +206,7 @@ class Probe:
     def _run_eagerly(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         if not self.ready():
             raise UnobservableError("the model runs eagerly and cannot be built without running it")
-        with _python_state_kept(), _variables_kept(_all_variables(self.model)):
+        with python_state_kept(), _variables_kept(_all_variables(self.model)):
             return np.asarray(self._step(self.batch, tf.constant(self._scale)))
 
     def _step(self, batch: Any, scale: Any) -> Any:
@@ -527,7 +527,7 @@ def _variables_kept(variables: list[Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _python_state_kept() -> Iterator[Any]:
+def python_state_kept() -> Iterator[Any]:
     """Puts back the random states of Python and numpy, unless the yielded function was called."""
     states = (random.getstate(), np.random.get_state())
     kept = [True]
