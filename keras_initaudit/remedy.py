@@ -1,0 +1,337 @@
+"""From a remedy's text to what it does: run on the model, measured on the same batch, and taken back again.
+
+A remedy is Python source. It assigns `kernel_initializer`, `recurrent_initializer` or `bias_initializer`, for the
+layers in the finding's `evidence["layers"]`, or `preprocessing`, a layer in front of the data, or it acts on `model`.
+`prove` runs each one on the model itself, for a model of any kind can be measured and not every one can be cloned; the
+weights are put back bit for bit, whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import connections, describe
+from .diagnosis import Thresholds, diagnose
+from .diagnosis.wording import num
+from .initializers.base import mix
+from .records import Finding, LayerInfo, Snapshot
+
+WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
+"""What is tried where the remedy of the finding itself does not help."""
+
+_NAMES = ("kernel_initializer", "recurrent_initializer", "bias_initializer", "preprocessing")
+
+
+def run(text: str, model: Any) -> dict[str, Any]:
+    """Runs a remedy with the name `model` set, and returns what it assigned of the names that a remedy may assign.
+
+    Args:
+        text: Source, as `Finding.remedy` holds it.
+        model: The model; it is changed where the text acts on it.
+    """
+    names: dict[str, Any] = {"model": model}
+    exec(compile(text, "<remedy>", "exec"), names)
+    return {name: names[name] for name in _NAMES if name in names}
+
+
+def apply(finding: Finding, model: Any) -> Any:
+    """Changes a model in place as the finding's remedy says.
+
+    Args:
+        finding: With a remedy.
+        model: The model that it was made for. Weights of the layers in `evidence["layers"]` are drawn again; each has
+            a seed that follows from its path, so that the same call gives the same weights.
+
+    Returns:
+        The layer to put in front of the data, where the remedy is one; else None.
+
+    Raises:
+        ValueError: When there is no remedy, or it names a layer that the model has not.
+    """
+    if finding.remedy is None:
+        raise ValueError(f"The finding {finding.rule!r} at {finding.layer!r} has no remedy to apply.")
+    made = run(finding.remedy, model)
+    preprocessing = made.pop("preprocessing", None)
+    if made:
+        for path, layer, part in _targets(finding, model):
+            _start_again(path, layer, part, made)
+    return preprocessing
+
+
+def prove(findings: Sequence[Finding], probe: Any, thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
+    """The findings, each with what its remedy does to this model on this batch, in `proof`.
+
+    A remedy that does not help is replaced by a new start of the whole model where that does, and dropped where it does
+    not. One that changes the optimizer shows only in training; it is kept, without a proof.
+
+    Args:
+        findings: What was found in the probe's model as it is.
+        probe: A `Probe`, after a `measure`; it and its model end as they were.
+        thresholds: Limits of the rules, those of the diagnosis that made the findings.
+
+    Returns:
+        As many findings, in the same order.
+    """
+    proven = []
+    before: Snapshot | None = None
+    for finding in findings:
+        if finding.remedy is not None and "optimizer" not in finding.remedy:
+            if before is None:
+                with _kept(probe):
+                    before = probe.measure(0)
+            proven.append(_proven(finding, probe, thresholds, before))
+        else:
+            proven.append(finding)
+    return tuple(proven)
+
+
+def _proven(finding: Finding, probe: Any, thresholds: Thresholds | None, before: Snapshot) -> Finding:
+    assert finding.remedy is not None
+    texts = [finding.remedy]
+    if WHOLE_MODEL not in texts and "preprocessing" not in finding.remedy:
+        texts.append(WHOLE_MODEL)
+    for text in texts:
+        tried = dataclasses.replace(finding, remedy=text)
+        try:
+            after = _after(tried, probe)
+        except Exception:  # a remedy that does not run is none, whatever the reason
+            continue
+        proof = _proof(tried, before, after, diagnose([after], thresholds))
+        if proof is not None:
+            return dataclasses.replace(tried, proof=proof)
+    return dataclasses.replace(finding, remedy=None)
+
+
+# --- trying
+
+
+def _after(finding: Finding, probe: Any) -> Snapshot:
+    with _kept(probe):
+        preprocessing = apply(finding, probe.model)
+        if preprocessing is not None:
+            # Another dtype may come out of it, so that the probe's own trace does not fit.
+            x, *rest = probe.batch
+            batch = (_preprocessed(x, preprocessing, finding), *rest)
+            other: Snapshot = type(probe)(probe.model, batch, histograms=False).measure(0)
+            return other
+        snapshot: Snapshot = probe.measure(0)
+        return dataclasses.replace(snapshot, layers=_described_again(finding, probe, snapshot))
+
+
+def _preprocessed(x: Any, layer: Any, finding: Finding) -> Any:
+    leaves = keras.tree.flatten_with_path(x)
+    source = str(finding.evidence.get("source", ""))
+    chosen = [
+        index
+        for index, (path, leaf) in enumerate(leaves)
+        if len(leaves) == 1 or source == f"(input {'/'.join(str(key) for key in path)})"
+    ]
+    flat = [layer(leaf) if index in chosen else leaf for index, (_, leaf) in enumerate(leaves)]
+    return keras.tree.pack_sequence_as(x, flat)
+
+
+def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[LayerInfo, ...]:
+    """The rows with what a new start changes in them: the initializer, and which weights repeat another's numbers."""
+    weights = {
+        snapshot.layers[index].path: variable
+        for index, variable in probe._kernels  # the probe's own list of what stands in which row
+    }
+    repeated = describe.duplicates(weights)
+    touched = {path.partition("#")[0] for path in _paths(finding)} if _NAMES[0] in (finding.remedy or "") else set()
+    made = run(finding.remedy or "", None) if touched else {}
+    scheme = made.get("kernel_initializer")
+    rows = []
+    for row in snapshot.layers:
+        changes: dict[str, Any] = {"duplicate_of": repeated.get(row.path)}
+        if "initialize(" in (finding.remedy or "") and row.weight is not None:
+            changes |= {"initializer": None, "initializer_config": {}}
+        elif scheme is not None and row.role == "layer" and row.path.partition("#")[0] in touched:
+            changes |= {"initializer": type(scheme).__name__, "initializer_config": dict(scheme.get_config())}
+        rows.append(dataclasses.replace(row, **changes))
+    return tuple(rows)
+
+
+@contextlib.contextmanager
+def _kept(probe: Any) -> Iterator[None]:
+    """The model's variables, the probe's mark and the random states, put back at the end."""
+    held = {id(variable): variable for variable in probe.model.variables}
+    values = [(variable, keras.ops.copy(variable.value)) for variable in held.values()]
+    mark, probe._marked = probe._marked, None
+    states = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        for variable, value in values:
+            variable.assign(value)
+        probe._marked = mark
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+# --- applying
+
+
+def _paths(finding: Finding) -> list[str]:
+    return [str(path) for path in finding.evidence.get("layers") or ([finding.layer] if finding.layer else [])]
+
+
+def _targets(finding: Finding, model: Any) -> Iterator[tuple[str, Any, str | None]]:
+    """(path, layer, name of one weight or None for all of them) of what the finding's remedy is for."""
+    names = describe.layer_paths(model)
+    layers = {names[id(layer)]: layer for layer in model._flatten_layers() if id(layer) in names}
+    for row in _paths(finding):
+        path = re.sub(r"#\d+", "", row)
+        owner, _, part = path.rpartition("/")
+        if path in layers:
+            yield path, layers[path], None
+        elif owner in layers:
+            yield path, layers[owner], part
+        else:
+            raise ValueError(f"The remedy of {finding.rule!r} is for {row!r}, which is no layer of {model.name!r}.")
+
+
+def _start_again(path: str, layer: Any, part: str | None, made: dict[str, Any]) -> None:
+    for inner in layer._flatten_layers():
+        for name, owner, attribute in connections.own_kernels(inner):
+            if part is not None and name != part:
+                continue
+            key = "recurrent_initializer" if name == "recurrent_kernel" else "kernel_initializer"
+            if key in made:
+                draw(owner, getattr(owner, attribute), made[key], f"{path}/{name}")
+        bias = getattr(inner, "bias", None)
+        if "bias_initializer" in made and part is None and isinstance(bias, keras.Variable):
+            draw(inner, bias, made["bias_initializer"], f"{path}/bias")
+            _open_forget_gate(inner, bias)
+
+
+def draw(owner: Any, variable: Any, initializer: Any, path: str, seed: int = 0) -> None:
+    """Starts one weight by an initializer as its layer would have: EinsumDense says its axes; the seed is the path's.
+
+    Args:
+        owner: The layer that owns the weight.
+        variable: The weight.
+        initializer: Any Keras initializer, or a name.
+        path: What the seed follows from; an initializer with a seed of its own keeps it.
+        seed: Mixed into the seed.
+    """
+    scheme = keras.initializers.get(initializer)
+    config = scheme.get_config() if isinstance(scheme, keras.initializers.Initializer) else {}
+    told: dict[str, Any] = {}
+    if "seed" in config and config["seed"] is None:
+        told["seed"] = mix(seed, path)
+    if "input_axes" in config and config["input_axes"] is None and isinstance(owner, keras.layers.EinsumDense):
+        told |= dict(zip(("input_axes", "output_axes"), connections.kernel_axes(owner), strict=True))
+    if told:
+        scheme = type(scheme).from_config({**config, **told})
+    variable.assign(scheme(variable.shape, dtype=variable.dtype))
+
+
+def _open_forget_gate(cell: Any, bias: Any) -> None:
+    if getattr(cell, "unit_forget_bias", False):  # as Keras adds to whatever bias initializer an LSTM is given
+        value = np.array(keras.ops.convert_to_numpy(bias))
+        value[cell.units : 2 * cell.units] = 1.0
+        bias.assign(value)
+
+
+# --- judging
+
+
+def _proof(finding: Finding, before: Snapshot, after: Snapshot, found: Sequence[Finding]) -> str | None:
+    """The effect in numbers, or None where there is none to speak of."""
+    same = [other for other in found if other.rule == finding.rule]
+    old, new = (_observed(finding, snapshot) for snapshot in (before, after))
+    if not math.isfinite(after.loss):
+        return None
+    if same and not _better(finding, same, old, new):
+        return None
+    measured = _MEASURES.get(finding.rule)
+    parts = []
+    if measured is not None and not (math.isnan(old) or math.isnan(new)):
+        what = measured[0].format(layer=_where(finding))
+        parts.append(f"{what} goes from {num(old)} to {num(new)}")
+    parts.append(f"the loss from {num(before.loss)} to {num(after.loss)}")
+    left = "the finding is gone" if not same else "the finding is weaker but still there"
+    rest = list(dict.fromkeys(other.rule for other in found if other.rule != finding.rule and other.severity == "bad"))
+    return ", ".join(parts) + f"; {left}" + (f"; left to mend: {', '.join(rest)}" if rest else "")
+
+
+def _better(finding: Finding, same: Sequence[Finding], old: float, new: float) -> bool:
+    if finding.severity == "bad" and all(other.severity == "warning" for other in same):
+        return True
+    if finding.rule in ("symmetric-units", "duplicate-kernels"):
+        affected = set(finding.evidence.get("affected", ()))
+        return not any(affected & set(other.evidence.get("affected", ())) for other in same)
+    if finding.layer is not None and not any(other.layer == finding.layer for other in same):
+        target = _TARGETS.get(finding.rule, 0.0)
+        return abs(new - target) < 0.5 * abs(old - target)
+    return False
+
+
+_TARGETS = {"collapsed-samples": 1.0, "initial-loss": 0.0}
+
+
+def _where(finding: Finding) -> str:
+    return str(finding.evidence.get("worst") or finding.evidence.get("source") or finding.layer or "the model")
+
+
+def _observed(finding: Finding, snapshot: Snapshot) -> float:
+    measure = _MEASURES.get(finding.rule)
+    try:
+        return math.nan if measure is None else measure[1](finding, snapshot)
+    except KeyError:  # the row is gone, as the data's own is behind a layer in front of it
+        return math.nan
+
+
+def _column(name: str) -> Callable[[Finding, Snapshot], float]:
+    def read(finding: Finding, snapshot: Snapshot) -> float:
+        return float(getattr(snapshot[_where(finding)], name))
+
+    return read
+
+
+def _first_affected(name: str) -> Callable[[Finding, Snapshot], float]:
+    def read(finding: Finding, snapshot: Snapshot) -> float:
+        affected = finding.evidence.get("affected") or [finding.layer]
+        return float(getattr(snapshot[str(affected[0])], name))
+
+    return read
+
+
+def _gradient_left(finding: Finding, snapshot: Snapshot) -> float:
+    """Backward rms at the finding's row over that of the last layer in front of the head."""
+    rows = [
+        row
+        for row, stats in zip(snapshot.layers, snapshot.statistics, strict=True)
+        if row.role == "layer" and row.weight is not None and stats.backward_rms > 0.0
+    ]
+    last = rows[-2] if len(rows) > 1 else rows[-1]
+    return snapshot[_where(finding)].backward_rms / snapshot[last.path].backward_rms
+
+
+_MEASURES: dict[str, tuple[str, Callable[[Finding, Snapshot], float]]] = {
+    "vanishing-signal": ("the rms of the activations at {layer}", _column("activation_rms")),
+    "exploding-signal": ("the rms of the activations at {layer}", _column("activation_rms")),
+    "vanishing-gradient": ("the gradient at {layer}, over the last hidden layer's,", _gradient_left),
+    "exploding-gradient": ("the gradient at {layer}, over the last hidden layer's,", _gradient_left),
+    "collapsed-samples": ("the spread of the samples at {layer}", _column("activation_spread")),
+    "symmetric-units": ("the fraction of copied units at {layer}", _first_affected("weight_identical")),
+    "dead-units": ("the fraction of dead units at {layer}", _first_affected("activation_dead")),
+    "saturated-units": ("the fraction of saturated units at {layer}", _first_affected("activation_saturated")),
+    "input-scale": ("the rms of the data at {layer}", _column("activation_rms")),
+    "initial-loss": ("the first loss", lambda _, snapshot: snapshot.loss),
+    "fan-mismatch": ("the rms of the weights of {layer}", _column("weight_rms")),
+    "duplicate-kernels": (
+        "the number of kernels that repeat another",
+        lambda _, snapshot: float(sum(row.duplicate_of is not None for row in snapshot.layers)),
+    ),
+}
+"""Rule -> what its proof speaks of, and how to read it off a snapshot."""
