@@ -46,6 +46,11 @@ class Row:
         return kind not in _FIXED and kind.endswith(("Normalization", "Norm"))
 
     @property
+    def gated(self) -> bool:
+        """Whether the row is a recurrent layer with gates."""
+        return any(word in self.info.kind for word in ("LSTM", "GRU", "Bidirectional"))
+
+    @property
     def output_rms(self) -> float:
         """Rms of what a head gives out, in front of its softmax or sigmoid if it has one."""
         before = self.stats.preactivation_rms

@@ -21,6 +21,15 @@ _FLOOR = 1e-45
 """The smallest positive float32: an exact zero counts as this."""
 
 
+_NORMALISED = 1e-2
+"""A normalisation gives out an rms of about 1; far less where its epsilon is larger than what arrives, or where it is
+frozen and uses averages that do not fit: then it has normalised nothing."""
+
+_GATED_LOSS = 0.5
+"""Decades that a gated recurrent layer takes off by nature: two gates at one half and a tanh. An LSTM as Keras ships it
+passes on 0.3 of a unit signal, a GRU 0.4."""
+
+
 def _log10(value: float) -> float:
     return math.log10(max(value, _FLOOR))
 
@@ -54,9 +63,8 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
         prepared = not above or all(network.rows[p].info.role == "input" or p in data for p in network.parents[i])
         if prepared and not row.has_kernel and row.info.kind not in LOOKUPS:
             data.add(i)
-        if row.normalises:
-            # Its output has unit scale, or less where its epsilon is larger than what arrives.
-            found[i] = _Drift(min(0.0, _log10(rms)) if rms < 0.01 else 0.0, 0, i, min(0.0, _log10(rms)))
+        if row.normalises and rms > _NORMALISED:
+            found[i] = _Drift(0.0, 0, i, min(0.0, _log10(rms)))
         elif i in data or row.info.kind in LOOKUPS or not above:
             found[i] = _Drift(0.0, 0, i, _log10(rms))
         elif row.has_kernel and all(p in data and _unscaled(network.rows[p], thresholds) for p in network.parents[i]):
@@ -65,7 +73,8 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
         else:
             before = max(above, key=lambda d: d.decades + d.source)
             passed = max(d.kernels for d in above) + row.has_kernel
-            found[i] = _Drift(_log10(rms) - before.source, passed, before.reference, before.source)
+            source = before.source - _GATED_LOSS * row.gated
+            found[i] = _Drift(_log10(rms) - source, passed, before.reference, source)
     return found
 
 

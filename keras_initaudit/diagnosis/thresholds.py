@@ -18,7 +18,7 @@ class Thresholds:
         ValueError: for a limit that is not a finite number, or a warning that would come after "bad".
     """
 
-    signal_loss_warning: float = 1.5
+    signal_loss_warning: float = 2.0
     """Decades that the activation rms may fall from the input, or the last normalisation, to any later layer."""
     signal_loss_bad: float = 3.5
     signal_growth_warning: float = 1.5

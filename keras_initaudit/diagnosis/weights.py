@@ -135,6 +135,8 @@ def _fan_ratio(row: Row) -> float | None:
     info = row.info
     if info.fan_in is None or info.fan_out is None or info.initializer is None:
         return None
+    if not remedies.misread(info) and _strided(info):
+        return None
     config = info.initializer_config
     assumed = _assumed_fans(info)
     law = _law(info.initializer, config, info.gain)
@@ -149,6 +151,12 @@ def _fan_ratio(row: Row) -> float | None:
     if not math.isclose(row.stats.weight_rms, wrong, rel_tol=tolerance):
         return None
     return wrong / meant
+
+
+def _strided(info: LayerInfo) -> bool:
+    """Whether only the fan_out differs, and by a square: a stride, which every plain convolution may have."""
+    ratio = remedies.shape_fans(info.weight_shape)[1] / (info.fan_out or 1.0)
+    return math.isclose(ratio, round(math.sqrt(max(ratio, 0.0))) ** 2, rel_tol=1e-6)
 
 
 def _assumed_fans(info: LayerInfo) -> tuple[float, float] | None:
