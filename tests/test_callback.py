@@ -176,8 +176,8 @@ def test_a_log_that_cannot_be_written_is_one_warning_and_the_audit_goes_on(tmp_p
     plain = weights_after()
     with pytest.warns(UserWarning, match="writes no log") as caught:
         watched = weights_after(audit)
-    assert len(caught) == 1
-    assert str(in_the_way) in str(caught[0].message)
+    (warned,) = [str(warning.message) for warning in caught if "InitAudit" in str(warning.message)]
+    assert str(in_the_way) in warned
     assert len(audit.reports) == 4
     assert_same_training(plain, watched)
 
