@@ -41,9 +41,9 @@ _INITIALIZERS = (
 _HOME = {
     **dict.fromkeys(_INITIALIZERS, "initializers"),
     "gain": "gains",
-    "fans": "fans",
-    "recommend": "initialize",
-    "initialize": "initialize",
+    "fans": "connections",
+    "recommend": "initialization",
+    "initialize": "initialization",
     "InitAudit": "callback",
     "BadInitializationError": "callback",
     "audit": "auditing",

@@ -14,7 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import fans, gains
+from . import gains
+from .connections import fans
 from .records import LayerInfo, to_jsonable
 
 _NOT_KERNELS = frozenset({"bias", "beta", "gamma", "alpha", "scale"})
@@ -128,7 +129,7 @@ def row(path: str, depth: int, layer: Any, **known: Any) -> LayerInfo:
 
 def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
     """`info` with all that is known of the kernel that its weight columns describe."""
-    fan_in, fan_out = _or_none(lambda: fans.fans(owner, weight)) or (None, None)
+    fan_in, fan_out = _or_none(lambda: fans(owner, weight)) or (None, None)
     initializer = _initializer(owner, weight)
     config = _or_none(lambda: json.loads(json.dumps(to_jsonable(initializer.get_config())))) if initializer else None
     return dataclasses.replace(

@@ -1,0 +1,178 @@
+"""The house: which room may know which, what an import costs, what is public. With proof that each check can fail."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
+
+# Room -> (rooms that it may import, packages from outside the standard library that it may import).
+# A package of modules (diagnosis, initializers, tensorboard) is one room.
+ROOMS = {
+    "records": ((), ()),
+    "activations": ((), ("numpy", "keras")),
+    "gains": (("activations",), ("numpy",)),
+    "connections": ((), ("keras",)),
+    "initializers": (("gains",), ("keras", "numpy")),
+    "statistics": ((), ("tensorflow",)),
+    "diagnosis": (("records",), ()),
+    "report": (("records",), ()),
+    "recording": (("gains",), ("keras", "tensorflow")),
+    "describe": (("records", "connections", "gains"), ("keras", "numpy")),
+    "probe": (
+        ("records", "recording", "describe", "gains", "statistics"),
+        ("keras", "numpy", "tensorflow"),
+    ),
+    "initialization": (("initializers", "connections", "gains", "describe", "probe", "tuning"), ("keras", "numpy")),
+    "tuning": (("connections", "gains", "describe"), ("keras", "numpy")),
+    "remedy": (("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"), ("keras", "numpy")),
+    "auditing": (("records", "probe", "diagnosis", "remedy", "report"), ()),
+    "tensorboard": (("records", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
+    "callback": (
+        ("auditing", "diagnosis", "probe", "recording", "records", "report", "tensorboard"),
+        ("keras",),
+    ),
+    "cli": (
+        ("auditing", "diagnosis", "initialization", "initializers", "gains", "records", "report", "tensorboard"),
+        ("keras", "numpy"),
+    ),
+    "__main__": (("cli",), ()),
+    "__init__": ((), ("wrapt",)),
+}
+
+
+def imports(source, module):
+    """The dotted names that a module imports, relative ones resolved; `module` is its dotted name."""
+    package = module.split(".")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: -node.level] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            # `from . import x` imports the module x, if there is one.
+            yield from (f"{stem}.{alias.name}" for alias in node.names) if not node.module else [stem]
+
+
+def violations(source, module):
+    room = module.split(".")[1]
+    rooms, outside = ROOMS[room]
+    for name in imports(source, module):
+        top, *rest = name.split(".")
+        if top == "keras_initaudit":
+            if not rest:
+                yield f"{module} imports the package root"
+            elif rest[0] != room and rest[0] not in rooms:
+                yield f"{module} imports the room {rest[0]}"
+        elif top not in outside and top not in sys.stdlib_module_names:
+            yield f"{module} imports {top}"
+
+
+MODULES = {
+    ".".join(["keras_initaudit", *path.relative_to(PACKAGE).with_suffix("").parts]): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_stands_below_it(module):
+    assert not list(violations(MODULES[module].read_text(), module))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("keras_initaudit.records", "import numpy"),
+        ("keras_initaudit.diagnosis.signal", "def f():\n    import keras"),
+        ("keras_initaudit.report", "from .diagnosis import Thresholds"),
+        ("keras_initaudit.initializers.base", "from ..probe import Probe"),
+        ("keras_initaudit.tensorboard.plugin", "from ..initializers import HeNormal"),
+        ("keras_initaudit.statistics", "from . import diagnosis"),
+        ("keras_initaudit.gains", "import keras_initaudit"),
+    ],
+)
+def test_the_check_can_fail(module, source):
+    assert list(violations(source, module))
+
+
+def test_no_room_is_a_drawer_for_everything():
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem for path in MODULES.values()}
+
+
+def loaded_after(statement):
+    program = f"import sys\n{statement}\nprint(*sorted(m for m in ('keras', 'tensorflow') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+def test_what_tensorboard_imports_loads_neither_keras_nor_tensorflow():
+    light = [
+        "records",
+        "diagnosis",
+        "report",
+        "tensorboard.metadata",
+        "tensorboard.summary",
+        "tensorboard.plugin",
+        "cli",
+    ]
+    assert loaded_after("import keras_initaudit, " + ", ".join(f"keras_initaudit.{name}" for name in light)) == []
+
+
+def test_the_proof_of_lightness_can_fail():
+    assert "keras" in loaded_after("from keras_initaudit import HeNormal")
+
+
+def test_importing_starts_no_tensorflow_and_draws_no_seed():
+    program = """
+import random
+random.seed(0)
+before = random.getstate()
+import keras_initaudit
+from keras_initaudit import *
+from tensorflow.python.eager import context
+assert random.getstate() == before
+assert not context.context()._initialized
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("order", ["import keras\nimport keras_initaudit", "import keras_initaudit\nimport keras"])
+def test_a_saved_model_finds_the_initializers_in_either_import_order(order, tmp_path):
+    import keras
+
+    from keras_initaudit import HeNormal
+
+    dense = keras.layers.Dense(2, kernel_initializer=HeNormal(seed=1))
+    keras.Sequential([keras.Input((3,)), dense]).save(tmp_path / "m.keras")
+    program = f"""
+{order}
+model = keras.saving.load_model({str(tmp_path / "m.keras")!r})
+print(type(model.layers[0].kernel_initializer).__module__, type(model.layers[0].kernel_initializer).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    module, name = done.stdout.split()
+    assert module.startswith("keras_initaudit.")
+    assert name == "HeNormal"
+
+
+def test_every_public_name_resolves_and_unknown_ones_do_not():
+    import keras_initaudit
+
+    for name in keras_initaudit.__all__:
+        assert callable(getattr(keras_initaudit, name)), name
+    assert set(keras_initaudit.__all__) <= set(dir(keras_initaudit))
+    with pytest.raises(AttributeError, match="HeNorml"):
+        keras_initaudit.HeNorml  # noqa: B018
+
+
+def test_a_public_function_is_not_hidden_by_a_module_of_its_name():
+    modules = {module.split(".")[1] for module in MODULES}
+    import keras_initaudit
+
+    assert not modules & set(keras_initaudit.__all__)
