@@ -421,7 +421,7 @@ def test_what_is_kept_stays_under_its_limit(one_run, monkeypatch):
     monkeypatch.setattr(store, "CACHE_BYTES", 1000)
     kept = store.Store()
     for i in range(20):
-        kept._keep(i, None, lambda: ("value", 300))
+        kept.keep(i, None, lambda: ("value", 300))
     assert len(kept._kept) == 3
 
 

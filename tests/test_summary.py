@@ -21,7 +21,7 @@ from tensorboard.util import tensor_util
 from keras_initaudit.records import COLUMNS, Finding, Histogram, LayerInfo, Snapshot, Statistics
 from keras_initaudit.tensorboard import eventfile, metadata
 from keras_initaudit.tensorboard.reader import read, read_runs
-from keras_initaudit.tensorboard.summary import LogError, Writer, statistics_array
+from keras_initaudit.tensorboard.summary import STOCK_ROWS, LogError, Writer, statistics_array
 
 STEPS = (0, 1, 2, 5)
 
@@ -149,6 +149,20 @@ def test_a_scale_of_zero_is_drawn_at_the_foot_and_what_is_missing_is_not_drawn(t
     assert events.Scalars("nonfinite/000_zero")[0].value == 0.5
     assert [tag for tag in events.Tags()["scalars"] if "flatten" in tag] == []
     assert all(math.isfinite(e.value) for tag in events.Tags()["scalars"] for e in events.Scalars(tag))
+
+
+def test_a_very_deep_network_gives_the_stock_dashboards_some_rows_and_the_tab_all(tmp_path):
+    layers = tuple(LayerInfo(f"d{i}", i) for i in range(1000))
+    rows = tuple(Statistics(activation_rms=1.0 + i) for i in range(1000))
+    histograms = {"weights": {layer.path: Histogram(0.0, 1.0, (1.0,)) for layer in layers}}
+    Writer(tmp_path).write(Snapshot(0, layers, rows, histograms=histograms), [])
+    (back,) = read(tmp_path)
+    assert [row.activation_rms for row in back.statistics] == [1.0 + i for i in range(1000)]
+    tags = accumulated(str(tmp_path)).Tags()
+    for group, kind in (("activation_rms_log10", "scalars"), ("weights", "tensors")):
+        kept = sorted(tag for tag in tags[kind] if tag.startswith(f"{group}/"))
+        assert len(kept) == STOCK_ROWS
+        assert (kept[0], kept[-1]) == (f"{group}/000_d0", f"{group}/999_d999")
 
 
 def test_histograms_have_finite_edges_always(tmp_path, snapshots):

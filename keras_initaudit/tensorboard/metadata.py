@@ -98,12 +98,16 @@ def parse_header(content: bytes) -> Header:
     return Header(version, columns, layers)
 
 
+_PLAIN = LayerInfo(path="", depth=0)
+_FIELDS = tuple(f.name for f in fields(LayerInfo))
+
+
 def compact_layer(layer: LayerInfo) -> dict[str, Any]:
     """The JSON form of `layer` without the fields that have their default value, which are most."""
-    whole = to_jsonable(layer)
-    plain = to_jsonable(LayerInfo(path="", depth=0))
     return {
-        f.name: whole[f.name] for f in fields(layer) if f.name in ("path", "depth") or whole[f.name] != plain[f.name]
+        name: to_jsonable(value)
+        for name in _FIELDS
+        if (value := getattr(layer, name)) != getattr(_PLAIN, name) or name in ("path", "depth")
     }
 
 

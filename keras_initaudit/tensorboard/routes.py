@@ -103,39 +103,12 @@ class InitAuditTab(base_plugin.TBPlugin):
     def _run(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
         run, stamp, header = self._named(request, source)
         audits = self._store.audits(source, run, stamp)
-        findings: dict[str, int] = {}
-        told = []
-        for audit in audits:
-            record = audit.record
-            numbers = [findings.setdefault(_dumps(f), len(findings)) for f in (record.findings if record else ())]
-            told.append(
-                {
-                    "step": audit.step,
-                    "wall_time": audit.wall_time,
-                    "loss": record.loss if record else None,
-                    "findings": numbers if record else None,
-                }
-            )
-        last = next((audit.record for audit in reversed(audits) if audit.record), metadata.AuditRecord())
-        changed = dict(last.changed)
-        layers = [changed.get(row, layer) for row, layer in enumerate(header.layers)]
-        return _json(
-            request,
-            {
-                "run": run,
-                "label": label(run),
-                "stamp": list(stamp),
-                "newer": header.format if header.is_newer else None,
-                "columns": known_columns(header),
-                "layers": [metadata.compact_layer(layer) for layer in layers],
-                "audits": told,
-                "findings": [json.loads(text) for text in findings],
-                "baseline_loss": last.baseline_loss,
-                "batch_size": last.batch_size,
-                "optimizer": last.optimizer,
-                "learning_rate": last.learning_rate,
-            },
-        )
+
+        def load() -> tuple[str, int]:
+            text = _dumps({"run": run, "label": label(run), "stamp": list(stamp)} | _told(header, audits))
+            return text, len(text)
+
+        return _respond(request, self._store.keep((source.experiment, run, "told"), stamp, load), "application/json")
 
     def _columns(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
         """The numbers: uint32 length of a JSON head, the head, then float32 `[columns, steps, rows]`, little-endian.
@@ -208,6 +181,7 @@ def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
     card: dict[str, Any] = {
         "layers": sum(layer.role == "layer" for layer in header.layers),
         "audits": len(audits),
+        "columns": known_columns(header),
         "newer": header.format if header.is_newer else None,
     }
     if not audits:
@@ -223,6 +197,36 @@ def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
         "first_verdict": verdict(first),
         "headline": found[0].message if found else None,
         "rules": list(dict.fromkeys(finding.rule for finding in found)),
+    }
+
+
+def _told(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
+    """What the page is told of one run: its rows, its audits, and each finding once (audits name it by number)."""
+    findings: dict[str, int] = {}
+    told = []
+    for audit in audits:
+        record = audit.record
+        numbers = [findings.setdefault(_dumps(f), len(findings)) for f in (record.findings if record else ())]
+        told.append(
+            {
+                "step": audit.step,
+                "wall_time": audit.wall_time,
+                "loss": record.loss if record else None,
+                "findings": numbers if record else None,
+            }
+        )
+    last = next((audit.record for audit in reversed(audits) if audit.record), metadata.AuditRecord())
+    changed = dict(last.changed)
+    return {
+        "newer": header.format if header.is_newer else None,
+        "columns": known_columns(header),
+        "layers": [metadata.compact_layer(changed.get(row, layer)) for row, layer in enumerate(header.layers)],
+        "audits": told,
+        "findings": [json.loads(text) for text in findings],
+        "baseline_loss": last.baseline_loss,
+        "batch_size": last.batch_size,
+        "optimizer": last.optimizer,
+        "learning_rate": last.learning_rate,
     }
 
 

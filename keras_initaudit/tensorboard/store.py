@@ -98,7 +98,7 @@ class Store:
             content = tags[metadata.INIT_TAG].plugin_content
             return metadata.parse_header(content), len(content)
 
-        header: metadata.Header = self._keep((source.experiment, run, "header"), stamp, load)
+        header: metadata.Header = self.keep((source.experiment, run, "header"), stamp, load)
         return header
 
     def audits(self, source: Source, run: str, stamp: tuple[int, float]) -> tuple[Audit, ...]:
@@ -117,7 +117,7 @@ class Store:
                 made.append(Audit(int(datum.step), float(datum.wall_time), record))
             return tuple({audit.step: audit for audit in made}.values()), size
 
-        audits: tuple[Audit, ...] = self._keep((source.experiment, run, "audits"), stamp, load)
+        audits: tuple[Audit, ...] = self.keep((source.experiment, run, "audits"), stamp, load)
         return audits
 
     def tables(self, source: Source, run: str, stamp: tuple[int, float], ends: bool) -> Tables:
@@ -135,7 +135,7 @@ class Store:
                 values[position] = found[step]
             return Tables(tuple(steps), values), values.nbytes
 
-        tables: Tables = self._keep((source.experiment, run, "ends" if ends else "tables"), stamp, load)
+        tables: Tables = self.keep((source.experiment, run, "ends" if ends else "tables"), stamp, load)
         return tables
 
     def histograms(self, source: Source, run: str, tag: str) -> list[tuple[int, Floats]]:
@@ -159,7 +159,7 @@ class Store:
         )
         return list(read.get(run, {}).get(tag, []))
 
-    def _keep(self, key: Any, stamp: Any, load: Callable[[], tuple[Any, int]]) -> Any:
+    def keep(self, key: Any, stamp: Any, load: Callable[[], tuple[Any, int]]) -> Any:
         """What `load` gives, or gave under the same stamp; the oldest go when it is too much."""
         with self._lock:
             if key in self._kept and self._kept[key][0] == stamp:

@@ -26,6 +26,10 @@ from . import metadata
 from .eventfile import frame
 from .reader import Run, read, read_runs
 
+STOCK_ROWS = 256
+"""Rows that the stock dashboards are given of a deeper network, evenly spread: each is some eleven charts there, and
+TensorBoard is slow, and nobody looks, beyond some thousand. The tab has every row."""
+
 _COLUMN = {name: position for position, name in enumerate(COLUMNS)}
 _SERIAL = itertools.count()
 
@@ -61,6 +65,7 @@ class Writer:
         self._file: BinaryIO | None = None
         self._layers: tuple[LayerInfo, ...] = ()
         self._names: list[str] = []
+        self._stock: list[int] = []
         self._announced: set[str] = set()
         self._path = self._begin()
 
@@ -89,6 +94,7 @@ class Writer:
         if not self._announced:
             self._layers = snapshot.layers
             self._names = metadata.row_names(snapshot.layers)
+            self._stock = _stock_rows(snapshot.layers)
         now = time.time()
         events = [self._own(snapshot, findings), self._scalars(snapshot), self._histograms(snapshot)]
         if report_markdown is not None:
@@ -165,7 +171,7 @@ class Writer:
         if math.isfinite(snapshot.loss):
             made.append(value(tag=metadata.LOSS_TAG, simple_value=snapshot.loss))
         table = statistics_array(snapshot)
-        rows = [row for row, layer in enumerate(snapshot.layers) if layer.role not in ("input", "target")]
+        rows = self._stock
         for group, column, logarithm in metadata.SCALARS:
             numbers = table[:, _COLUMN[column]]
             if logarithm:
@@ -184,7 +190,7 @@ class Writer:
         return made
 
     def _histograms(self, snapshot: Snapshot) -> list[summary_pb2.Summary.Value]:
-        names = {layer.path: name for layer, name in zip(snapshot.layers, self._names, strict=True)}
+        names = {snapshot.layers[row].path: self._names[row] for row in self._stock}
         made = []
         for kind, rows in snapshot.histograms.items():
             for path, histogram in rows.items():
@@ -233,6 +239,13 @@ def _buckets(histogram: Histogram) -> tensor_pb2.TensorProto | None:
     edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
     buckets = np.stack([edges[:-1], edges[1:], np.array(histogram.counts, np.float64)], axis=1)
     return _tensor(types_pb2.DT_DOUBLE, buckets.shape, buckets.astype("<f8").tobytes())
+
+
+def _stock_rows(layers: Sequence[LayerInfo]) -> list[int]:
+    rows = [row for row, layer in enumerate(layers) if layer.role not in ("input", "target")]
+    if len(rows) <= STOCK_ROWS:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (STOCK_ROWS - 1))] for i in range(STOCK_ROWS)]
 
 
 def _layout() -> layout_pb2.Layout:

@@ -88,6 +88,7 @@ async function refresh() {
   if (!wanted) state.view.run = (state.runs.find((run) => !run.problem) ?? state.runs[0]).run;
   drawCards();
   await Promise.all([loadRun(), ...state.runs.map(loadProfile)]);
+  performance.mark("initaudit-drawn");
 }
 
 async function loadProfile(run) {
@@ -121,9 +122,8 @@ async function loadRun() {
     return;
   }
   try {
-    const info = await fetchRun(run.run);
-    const known = columns.filter((name) => info.columns.includes(name));
-    const table = await fetchColumns(run.run, known);
+    const known = columns.filter((name) => run.columns.includes(name));
+    const [info, table] = await Promise.all([fetchRun(run.run), fetchColumns(run.run, known)]);
     if (mine !== turn) return;
     state.chosen = { info, table, columns, layers: positions(info.layers), cache: new Map() };
     state.chosen.profile = narrowed(table, state.chosen.layers);
