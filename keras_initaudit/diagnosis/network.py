@@ -18,6 +18,7 @@ LOOKUPS = frozenset({"Embedding", "ReversibleEmbedding"})
 """Kinds whose weight is a table: its rows are looked up, not summed."""
 CHANNELWISE = ("Depthwise", "Separable")
 """Kinds whose units see different inputs each: equal weights do not make them equal units."""
+_PLAIN_OPTIMIZERS = frozenset({"SGD"})
 _FIXED = frozenset({"Normalization"})
 
 
@@ -74,6 +75,11 @@ class Network:
         """Every row, in the order of the snapshot."""
         pairs = zip(self.snapshot.layers, self.snapshot.statistics, strict=True)
         return tuple(Row(i, info, stats) for i, (info, stats) in enumerate(pairs))
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the optimizer divides each gradient by its size; of an unknown one, the milder is assumed."""
+        return self.snapshot.optimizer not in _PLAIN_OPTIMIZERS
 
     @cached_property
     def layers(self) -> tuple[Row, ...]:

@@ -166,9 +166,8 @@ def _signal(
 
 def vanishing_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Activations that shrink layer by layer towards nothing."""
-    return _signal(
-        network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, thresholds.signal_loss_bad
-    )
+    bad = thresholds.signal_loss_bad + thresholds.adaptive_relief * network.adaptive
+    return _signal(network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, bad)
 
 
 def exploding_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
@@ -179,7 +178,7 @@ def exploding_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
 
 
 def _attenuations(network: Network) -> dict[int, tuple[float, Row]]:
-    """Of each hidden row that a kernel takes in: decades of its backward norm over that of the last hidden layer."""
+    """Of each hidden row: decades of its backward norm over that of the last hidden layer."""
     ends: list[tuple[Row, float]] = []
     for row in network.last_hidden:
         fed = [network.rows[c] for c in network.children[row.index] if network.rows[c] in network.heads]
@@ -188,7 +187,7 @@ def _attenuations(network: Network) -> dict[int, tuple[float, Row]]:
     found: dict[int, tuple[float, Row]] = {}
     if not ends:
         return found
-    for row in network.junctions:
+    for row in network.layers:
         if not math.isfinite(row.backward_norm):
             continue
         reached = [
@@ -252,7 +251,10 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
     attenuations = _attenuations(network)
     worst: tuple[float, int] | None = None
+    junctions = {row.index for row in network.junctions}
     for i, (decades, _) in attenuations.items():
+        if i not in junctions:
+            continue
         # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
         upstream = [d for j, (d, _) in attenuations.items() if network.is_ancestor(j, i)]
         best = max([decades, *upstream])
@@ -261,14 +263,17 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     if worst is None:
         return []
     decades, i = worst
-    args = (attenuations[i][1], decades, -1.0, thresholds.gradient_loss_warning, thresholds.gradient_loss_bad)
+    bad = thresholds.gradient_loss_bad + thresholds.adaptive_relief * network.adaptive
+    args = (attenuations[i][1], decades, -1.0, thresholds.gradient_loss_warning, bad)
     return [_gradient_finding(network, "vanishing-gradient", network.rows[i], *args)]
 
 
 def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that grows on its way back."""
     attenuations = _attenuations(network)
-    over = [(d, i, end) for i, (d, end) in attenuations.items() if d >= thresholds.gradient_growth_warning]
+    points = {row.index for row in network.junctions}
+    limit = thresholds.gradient_growth_warning
+    over = [(d, i, end) for i, (d, end) in attenuations.items() if i in points and d >= limit]
     if not over:
         return []
     decades, i, end = max(over, key=lambda item: item[0])

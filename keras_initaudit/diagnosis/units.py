@@ -150,7 +150,9 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             found.append((1.0 - entropy, row, severity))
         elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):
             # An output that is sure of itself is judged by the loss, which says whether it is also wrong.
-            severity = "bad" if share >= thresholds.saturated_bad and not flat_head else "warning"
+            bypassed = network.bypassed(network.owner(row))
+            limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
+            severity = "bad" if share >= limit and not flat_head else "warning"
             found.append((share, row, severity))
     if not found:
         return []

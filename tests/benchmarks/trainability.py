@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.records import Snapshot, dumps, snapshot_from_json
+from keras_initaudit.records import Finding, Snapshot, dumps, snapshot_from_json
 
 STEPS, BATCH, CLASSES = 300, 64, 10
 CHANCE = 1.0 / CLASSES
@@ -153,6 +153,8 @@ class Start:
     scale: float = 1.0
     bias: float = 0.0
     bias_std: float = 0.0
+    inputs: float = 1.0
+    """Factor on the data."""
     head: bool = True
     """Whether the head is started like the rest (else as Glorot says)."""
 
@@ -176,6 +178,9 @@ STARTS: tuple[Start, ...] = (
     Start("constant", "constant", 0.05, head=False),
     Start("bias_-1", "recommended", bias=-1.0, head=False),
     Start("bias_-4", "recommended", bias=-4.0, head=False),
+    Start("inputs_x100", "recommended", inputs=100.0, head=False),
+    Start("inputs_x1e4", "recommended", inputs=1e4, head=False),
+    Start("inputs_x1e-4", "recommended", inputs=1e-4, head=False),
     Start("bias_normal", "recommended", bias_std=1.0, head=False),
 )
 
@@ -267,7 +272,7 @@ def outcomes(a: Architecture, starts: list[Start], x: Any, y: Any) -> Iterator[d
 
     model = build(a)
     probe = Probe(model, first_samples(first_batch(x, y, None, size=32), 32), histograms=False)
-    xs, ys = tf.constant(x), tf.constant(y)
+    xs, ys = tf.Variable(x), tf.constant(y)
 
     @tf.function(autograph=False)
     def train(index: Any) -> Any:
@@ -293,10 +298,12 @@ def outcomes(a: Architecture, starts: list[Start], x: Any, y: Any) -> Iterator[d
         for v, value in (*fresh, *scales):
             v.assign(value)
         draw(model, a, start, generator)
+        xs.assign(start.inputs * x)
+        probe.batch = first_samples(first_batch(start.inputs * x, y, None, size=32), 32)
         snapshot = probe.measure(0)
         index = np.stack([generator.permutation(len(x))[:BATCH] for _ in range(STEPS)])
         train(tf.constant(index))
-        accuracy = _accuracy_in_training_mode(model, x, y) if a.norm == "batch" else float(evaluate())
+        accuracy = _accuracy_in_training_mode(model, start.inputs * x, y) if a.norm == "batch" else float(evaluate())
         yield {"architecture": asdict(a), "start": asdict(start), "accuracy": accuracy, "snapshot": snapshot}
 
 
@@ -387,7 +394,14 @@ def tightened(thresholds: Thresholds, t: float) -> Thresholds:
         changes[name] = getattr(thresholds, name) ** (1.0 / t)
     for name in ("spread_bad", "spread_warning", "entropy_bad", "entropy_warning"):
         changes[name] = getattr(thresholds, name) ** t
-    for name in ("loss_bad", "loss_warning"):
+    for name in (
+        "loss_bad",
+        "loss_warning",
+        "input_high_bad",
+        "input_high_warning",
+        "input_low_bad",
+        "input_low_warning",
+    ):
         changes[name] = getattr(thresholds, name) ** t
     return dataclasses.replace(thresholds, **changes)
 
@@ -451,8 +465,12 @@ def report(networks: list[Judged], thresholds: Thresholds, details: bool) -> Non
             said = any(f.severity == "bad" for f in findings)
             if said != n.bad:
                 what = "ALARM" if said else "MISS "
-                told = "; ".join(f"{f.severity} {f.rule}: {f.message}" for f in findings)
-                print(what, f"{n.accuracy:.2f}/{n.reference:.2f}", _short(n), "|", told[:220])
+                told = "; ".join(f"{f.severity} {f.rule}: {f.message} {_consequences(f)}" for f in findings)
+                print(what, f"{n.accuracy:.2f}/{n.reference:.2f}", _short(n), "|", told[:300])
+
+
+def _consequences(finding: Finding) -> list[str]:
+    return [c["rule"] for c in finding.evidence.get("consequences", ())]
 
 
 def _short(n: Judged) -> str:

@@ -1,0 +1,264 @@
+"""The command line: audit a saved model, judge a log again, list the schemes.
+
+Each command imports what it needs when it runs: `report` and `--help` start without Keras. Exit status: 0 when the
+command did its work, 1 when `--fail-on` asked for it and something that bad was found, 2 for a wrong call or unreadable
+input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diagnosis import Thresholds
+    from .report import Report
+
+OK, FOUND, USAGE = 0, 1, 2
+
+_EPILOG = """\
+exit status:
+  0  the command did its work
+  1  --fail-on was given, and a finding of that severity (or worse) was made
+  2  the call is wrong, or a file cannot be read
+"""
+
+_SCHEMES = (
+    ("relu, relu6", "HeNormal()", "N(0, 2 / fan_in)", "He et al. 2015"),
+    ("tanh, sigmoid, softmax, linear", "GlorotNormal()", "N(0, 2 / (fan_in + fan_out))", "Glorot & Bengio 2010"),
+    ("selu", "LeCunNormal()", "N(0, 1 / fan_in)", "Klambauer et al. 2017"),
+    ("gelu, silu, elu, mish, ...", 'VarianceScaling(gain="gelu")', "N(0, gain^2 / fan_in)", "He et al. 2015, eq. 7"),
+    ("recurrent kernels", "Orthogonal(blocks=4)", "orthogonal, one block a gate", "Saxe et al. 2014"),
+    ("biases", "Zeros()", "0", ""),
+)
+
+
+class _CommandError(Exception):
+    """What ends a command with status 2: its text says what was wrong and how to mend it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "schemes":
+            return _schemes(given.json)
+        reports = _audited(given) if given.command == "audit" else _logged(given)
+        return _told(reports, given)
+    except _CommandError as error:
+        print(f"keras-initaudit: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:  # `... | head` has seen enough
+        sys.stderr.close()
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="keras-initaudit",
+        description="Says whether a Keras model is badly initialized: which layer, by how much, and the remedy.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    audit = commands.add_parser(
+        "audit",
+        help="audit a saved model on a batch of data",
+        description="Audits a model, saved with its optimizer and loss, on a batch: the arrays x and y (and\n"
+        "sample_weight) of an .npz file; the arrays x_NAME and y_NAME where it has several inputs or outputs.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
+    audit.add_argument("model", type=Path, metavar="MODEL.keras")
+    audit.add_argument("--data", type=Path, required=True, metavar="BATCH.npz", help="the batch; numpy.savez writes it")
+    audit.add_argument("--probe-size", type=_positive, default=32, metavar="N", help="samples to use (default 32)")
+    audit.add_argument("--loss", help="compile the model with this loss, as 'mse', where it was saved without one")
+
+    report = commands.add_parser(
+        "report",
+        help="judge the log of a training again",
+        description="Reads what InitAudit logged and judges it again, without Keras, with other thresholds if wanted.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
+    report.add_argument("log_dir", type=Path, metavar="LOGDIR", help="the folder of one run, or one above many")
+
+    schemes = commands.add_parser("schemes", help="list the initializers that are recommended, by activation")
+    schemes.add_argument("--json", action="store_true", help="print JSON")
+
+    for command in (audit, report):
+        command.add_argument("--json", action="store_true", help="print JSON, as Report.to_json writes it")
+        command.add_argument("--markdown", action="store_true", help="print markdown")
+        command.add_argument(
+            "--fail-on", choices=("bad", "warning"), help="exit with status 1 when something that bad is found"
+        )
+        command.add_argument(
+            "--threshold",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="another limit for a rule, as dead_bad=0.8; may be repeated",
+        )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _thresholds(pairs: Sequence[str]) -> Thresholds:
+    from .diagnosis import Thresholds
+
+    known = {field.name for field in dataclasses.fields(Thresholds)}
+    changes: dict[str, float] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name not in known:
+            raise _CommandError(f"--threshold: no limit is named {name!r}; there are {', '.join(sorted(known))}")
+        try:
+            changes[name] = float(value)
+        except ValueError:
+            raise _CommandError(f"--threshold: {name} needs a number, as {name}=0.5, got {value!r}") from None
+    try:
+        return Thresholds(**changes)
+    except ValueError as error:
+        raise _CommandError(f"--threshold: {error}") from error
+
+
+def _audited(given: argparse.Namespace) -> list[tuple[str, Report]]:
+    thresholds = _thresholds(given.threshold)
+    if not given.model.exists():
+        raise _CommandError(f"no model at {str(given.model)!r}; model.save({str(given.model)!r}) writes one")
+    x, y, weights = _batch(given.data)
+
+    import keras
+
+    from .auditing import audit
+
+    try:
+        model = keras.saving.load_model(given.model)
+    except Exception as error:  # Keras raises whatever the file or a layer of it raises
+        raise _CommandError(f"cannot load {str(given.model)!r}: {type(error).__name__}: {error}") from error
+    if given.loss:
+        model.compile(optimizer=getattr(model, "optimizer", None) or "adam", loss=given.loss)
+    if not getattr(model, "compiled", False):
+        raise _CommandError(f"{str(given.model)!r} was saved without a loss; name one with --loss")
+    try:
+        found = audit(model, x, y, weights, probe_size=given.probe_size, thresholds=thresholds)
+    except Exception as error:  # the model's own layers and losses run here
+        raise _CommandError(
+            f"cannot audit {str(given.model)!r} on {str(given.data)!r}: {type(error).__name__}: {error}"
+        ) from error
+    return [(str(given.model), found)]
+
+
+def _batch(path: Path) -> tuple[Any, Any, Any]:
+    """x, y and sample weights of an .npz file: arrays, or dicts of them where their names go on behind `x_`, `y_`."""
+    import numpy as np
+
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise _CommandError(
+            f"no data at {str(path)!r}; numpy.savez({str(path)!r}, x=x[:32], y=y[:32]) writes it"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise _CommandError(f"{str(path)!r} is no .npz file of plain arrays: {error}") from error
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise _CommandError(
+            f"{str(path)!r} holds one array; numpy.savez(path, x=..., y=...) writes several under names"
+        )
+    with loaded:
+        try:
+            arrays = {name: loaded[name] for name in loaded.files}
+        except ValueError as error:
+            raise _CommandError(f"{str(path)!r} holds an array that is not plain numbers: {error}") from error
+    strange = [n for n in arrays if n not in ("x", "y", "sample_weight") and not n.startswith(("x_", "y_"))]
+    if strange:
+        raise _CommandError(
+            f"{str(path)!r}: unknown array {strange[0]!r}; it may hold x, y, sample_weight, x_NAME and y_NAME"
+        )
+
+    def part(letter: str) -> Any:
+        named = {name[2:]: array for name, array in arrays.items() if name.startswith(f"{letter}_")}
+        if named and letter in arrays:
+            raise _CommandError(
+                f"{str(path)!r} holds both {letter} and {letter}_{next(iter(named))}; only one form can be"
+            )
+        return named or arrays.get(letter)
+
+    x = part("x")
+    if x is None:
+        raise _CommandError(f"{str(path)!r} holds no array x; it holds {', '.join(arrays) or 'nothing'}")
+    return x, part("y"), arrays.get("sample_weight")
+
+
+def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
+    from .diagnosis import diagnose
+    from .report import Report
+    from .tensorboard.summary import read_runs
+
+    thresholds = _thresholds(given.threshold)
+    try:
+        runs = read_runs(given.log_dir)
+    except OSError as error:
+        raise _CommandError(str(error)) from error
+    for run in runs:
+        for problem in run.problems:
+            print(f"keras-initaudit: {run.name}: {problem}", file=sys.stderr)
+    runs = [run for run in runs if run.snapshots]
+    if not runs:
+        raise _CommandError(
+            f"no log of an audit in or below {str(given.log_dir)!r}; "
+            "model.fit(..., callbacks=[InitAudit(log_dir=...)]) writes one"
+        )
+    reports = []
+    for run in runs:
+        # What was proven while the model was there stays proven.
+        proven = {(f.rule, f.layer, f.remedy): f.proof for found in run.findings for f in found if f.proof}
+        findings = tuple(
+            dataclasses.replace(f, proof=proven.get((f.rule, f.layer, f.remedy)))
+            for f in diagnose(run.snapshots, thresholds)
+        )
+        reports.append((run.name, Report(run.snapshots[-1], findings)))
+    return reports
+
+
+def _told(reports: list[tuple[str, Report]], given: argparse.Namespace) -> int:
+    many = len(reports) > 1
+    if given.json:
+        written = [{"run": name, **json.loads(report.to_json())} for name, report in reports]
+        print(json.dumps(written if many else written[0], allow_nan=False))
+    else:
+        for i, (name, report) in enumerate(reports):
+            if many:
+                print(f"{'' if i == 0 else chr(10)}{'# ' if given.markdown else ''}{name}\n")
+            print(report.to_markdown() if given.markdown else report.text())
+    verdicts = {report.verdict for _, report in reports}
+    severe = {"bad"} if given.fail_on == "bad" else {"bad", "warning"}
+    return FOUND if given.fail_on and verdicts & severe else OK
+
+
+def _schemes(as_json: bool) -> int:
+    names = ("activation", "initializer", "law", "reference")
+    if as_json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in _SCHEMES]))
+        return OK
+    widths = [max(len(row[i]) for row in (names, *_SCHEMES)) for i in range(3)]
+    for row in (names, *_SCHEMES):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
+    return OK
