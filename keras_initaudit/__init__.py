@@ -8,9 +8,42 @@ Keras itself is imported, before or after this package, so that a saved model lo
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
+    from .auditing import audit as audit
+    from .callback import BadInitializationError as BadInitializationError, InitAudit as InitAudit
+    from .connections import fans as fans
+    from .diagnosis import Thresholds as Thresholds
+    from .gains import gain as gain
+    from .initialization import initialize as initialize, recommend as recommend
+    from .initializers import (
+        DeltaOrthogonal as DeltaOrthogonal,
+        DepthScaled as DepthScaled,
+        GlorotNormal as GlorotNormal,
+        GlorotUniform as GlorotUniform,
+        HeNormal as HeNormal,
+        HeUniform as HeUniform,
+        ICNR as ICNR,
+        Identity as Identity,
+        KaimingNormal as KaimingNormal,
+        KaimingUniform as KaimingUniform,
+        LeCunNormal as LeCunNormal,
+        LeCunUniform as LeCunUniform,
+        Orthogonal as Orthogonal,
+        RandomNormal as RandomNormal,
+        RandomUniform as RandomUniform,
+        Sparse as Sparse,
+        TruncatedNormal as TruncatedNormal,
+        VarianceScaling as VarianceScaling,
+        XavierNormal as XavierNormal,
+        XavierUniform as XavierUniform,
+        Zeros as Zeros,
+    )
+    from .records import Finding as Finding
+    from .report import Report as Report
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import remedy
 from .diagnosis import Thresholds, diagnose
-from .probe import Probe, first_batch, first_samples, python_state_kept
+from .probe import Probe, first_batch, first_samples, python_state_kept, require_tensorflow
 from .records import Finding, Snapshot
 from .report import Report
 
@@ -37,6 +37,7 @@ def audit(
     Raises:
         TypeError: `model` is not a Keras model, or `probe_size` or `thresholds` is of the wrong type.
         ValueError: `model` is not compiled, `probe_size` is not positive, or there is no data.
+        RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
         >>> import keras, numpy as np
@@ -46,6 +47,7 @@ def audit(
         >>> audit(model, np.eye(4), np.ones((4, 1))).verdict
         'bad'
     """
+    require_tensorflow("audit")
     size = checked_probe_size(probe_size)
     limits = checked_thresholds(thresholds)
     if not callable(getattr(model, "train_step", None)):

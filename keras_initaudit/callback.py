@@ -18,7 +18,7 @@ import keras
 
 from . import auditing
 from .diagnosis import Thresholds
-from .probe import Probe, first_batch, first_samples, take_batch
+from .probe import Probe, first_batch, first_samples, require_tensorflow, take_batch, updates_made
 from .recording import replaced
 from .records import Finding, Snapshot
 from .report import Report
@@ -67,6 +67,7 @@ class InitAudit(keras.callbacks.Callback):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a value that is not allowed.
+        RuntimeError: Keras runs on another backend than TensorFlow.
 
     Attributes:
         reports: The reports so far, the one at initialization first.
@@ -89,6 +90,7 @@ class InitAudit(keras.callbacks.Callback):
         verbose: int = 1,
     ) -> None:
         super().__init__()
+        require_tensorflow("InitAudit")
         self.log_dir = _checked_log_dir(log_dir)
         self._is_due = _checked_schedule(schedule)
         self.probe_size = auditing.checked_probe_size(probe_size)
@@ -136,6 +138,7 @@ class InitAudit(keras.callbacks.Callback):
         if self._failed:
             return
         if self._probe is None:
+            self._step = updates_made(self.model)  # more than 0 where a training is resumed
             self._stand_in()
         elif self._due_after_next():
             self._guarded(self._probe.mark)
@@ -226,7 +229,7 @@ class InitAudit(keras.callbacks.Callback):
         elif first or news or self.verbose == 2:
             print(report.text() if first else f"\n{report.text()}", flush=True)
             if first and self.log_dir is not False:
-                print(f"See it: tensorboard --logdir {self.log_dir}", flush=True)
+                print(f"\nSee it: tensorboard --logdir {self.log_dir}\n", flush=True)
 
     def _react(self, report: Report, news: list[Finding]) -> None:
         if callable(self.on_finding):

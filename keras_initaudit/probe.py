@@ -58,6 +58,15 @@ class _Layout:
     entropies: list[int]
 
 
+def require_tensorflow(what: str) -> None:
+    """RuntimeError, with the remedy, where Keras runs on a backend that cannot be probed."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"{what} runs training steps on the TensorFlow backend, and Keras runs on {keras.backend.backend()!r}; "
+            'set KERAS_BACKEND="tensorflow" before keras is imported. The initializers, gain() and fans() run on any.'
+        )
+
+
 class Probe:
     """Takes snapshots of a compiled model, always on the same batch, and leaves no trace on it.
 
@@ -562,6 +571,12 @@ def _all_variables(model: Any) -> list[Any]:
 def _all_built(model: Any) -> bool:
     parts = (model._compile_metrics, model._compile_loss, *model._flatten_layers())
     return all(part is None or part.built for part in parts)
+
+
+def updates_made(model: Any) -> int:
+    """Updates that the model's optimizer has made so far; 0 where it has none."""
+    optimizer = next(iter(optimizers(model)), None)
+    return 0 if optimizer is None else int(optimizer.iterations.numpy())
 
 
 def _learning_rate(optimizer: Any) -> float | None:

@@ -28,7 +28,10 @@ ROOMS = {
     ),
     "initialization": (("initializers", "connections", "gains", "describe", "probe", "tuning"), ("keras", "numpy")),
     "tuning": (("connections", "gains", "describe"), ("keras", "numpy")),
-    "remedy": (("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"), ("keras", "numpy")),
+    "remedy": (
+        ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"),
+        ("keras", "numpy"),
+    ),
     "auditing": (("records", "probe", "diagnosis", "remedy", "report"), ()),
     "tensorboard": (("records", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "callback": (
@@ -40,7 +43,12 @@ ROOMS = {
         ("keras", "numpy"),
     ),
     "__main__": (("cli",), ()),
-    "__init__": ((), ("wrapt",)),
+    # Under TYPE_CHECKING alone: what an import of the package really loads is tested below.
+    "__init__": (
+        ("auditing", "callback", "connections", "diagnosis", "gains", "initialization", "initializers")
+        + ("records", "report"),
+        ("wrapt",),
+    ),
 }
 
 
@@ -159,6 +167,15 @@ print(type(model.layers[0].kernel_initializer).__module__, type(model.layers[0].
     module, name = done.stdout.split()
     assert module.startswith("keras_initaudit.")
     assert name == "HeNormal"
+
+
+def test_type_checkers_are_told_the_same_names_as_the_table():
+    import keras_initaudit
+
+    tree = ast.parse(MODULES["keras_initaudit.__init__"].read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert told == keras_initaudit._HOME
 
 
 def test_every_public_name_resolves_and_unknown_ones_do_not():

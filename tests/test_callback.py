@@ -315,6 +315,21 @@ def test_a_second_fit_goes_on_and_a_new_callback_begins_a_run(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_resumed_training_is_not_mistaken_for_an_initialization():
+    model = model_of()
+    fit(model)
+    audit = InitAudit(False, verbose=0, on_finding="silent")
+    fit(model, audit)
+    assert [report.step for report in audit.reports] == [8, 10]
+    assert "after 8 updates" in str(audit.reports[0])
+
+
+def test_another_backend_than_tensorflow_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND"):
+        InitAudit()
+
+
 def test_a_second_fit_after_compiling_again_sees_the_new_loss():
     model, audit = model_of(), InitAudit(False, [1, 9], verbose=0, on_finding="silent")
     fit(model, audit)

@@ -13,7 +13,12 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 def run(script, folder):
     done = subprocess.run(
-        [sys.executable, script], cwd=folder, capture_output=True, text=True, timeout=600, env=os.environ | {"NO_COLOR": "1"}
+        [sys.executable, script],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"NO_COLOR": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -28,7 +33,9 @@ def test_the_quickstart_tells_the_bad_start_from_the_good_one(tmp_path):
     accuracies = [float(number) for number in re.findall(r"accuracy ([\d.]+)", results)]
     assert accuracies[0] < 0.2 < 0.9 < accuracies[1]
     assert "tensorboard --logdir logs/quickstart" in output
-    runs = {path.parent.relative_to(tmp_path / "logs" / "quickstart") for path in tmp_path.rglob("events.out.tfevents.*")}
+    runs = {
+        path.parent.relative_to(tmp_path / "logs" / "quickstart") for path in tmp_path.rglob("events.out.tfevents.*")
+    }
     assert {str(path) for path in runs} == {"stddev_0.05/initaudit", "he_normal/initaudit"}
 
 

@@ -1,0 +1,53 @@
+"""The README's code runs, in its order and one process, and prints what the README says it prints."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"<!-- (run|output) -->\n```\w+\n(.*?)```", README, re.DOTALL)
+
+
+def masked(text):
+    """Lines without their numbers, which differ in the last digits from one processor to another, and their padding."""
+    without = re.sub(r"-?\d+(\.\d+)?(e[-+]?\d+)?", "#", text)
+    return [re.sub(r"\s+", " ", line).strip() for line in without.splitlines() if line.strip()]
+
+
+def test_the_code_prints_what_the_readme_shows(tmp_path):
+    mark = "=== the next block ==="
+    code = f"\nprint({mark!r}, flush=True)\n".join(text for kind, text in BLOCKS if kind == "run")
+    (tmp_path / "readme.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "readme.py"],
+        cwd=tmp_path,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = done.stdout.split(mark)
+    runs = -1
+    for kind, text in BLOCKS:
+        if kind == "run":
+            runs += 1
+        else:
+            assert masked(printed[runs]) == masked(text)
+    assert runs >= 1
+
+
+def test_the_mask_hides_numbers_and_nothing_else():
+    assert masked("loss 2.3e-5  at dense_1\n\n") == ["loss # at dense_#"]
+    assert masked("loss 2.3 at dense") != masked("loss 2.3 at head")
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)", README))
+def test_a_link_within_the_project_leads_somewhere(link):
+    if not link.startswith("http"):
+        assert (ROOT / link).exists()
