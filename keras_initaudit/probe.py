@@ -4,8 +4,10 @@ The step is run beside the training, never within it: reading an intermediate of
 from fusing it, and the numbers of the training would change. What the shadow step writes (batch-norm averages, metrics,
 random seeds, and the weights themselves where `train_step` is the user's own) is put back, whatever happens.
 
-All statistics come back as one flat tensor. The step is traced once and kept; it is never compiled by XLA, which would
-take longer to compile than the audit takes to run.
+What comes back are thinned samples of the tensors, and their statistics are taken outside. The step is traced once and
+kept; it is neither compiled by XLA nor rewritten by TensorFlow's graph optimizer. Both take far longer than all the
+audits of a training take to run, and the second fuses away what is to be seen: on the CPU, a fused ReLU turns NaN
+into 0.
 """
 
 from __future__ import annotations
@@ -16,17 +18,19 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.trainers.data_adapters import get_data_adapter
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.eager import context as tf_context
 
 from . import describe, gains, statistics
 from .recording import Call, Recording, UnobservableError, optimizers, scales_loss
-from .records import COLUMNS, NAN, Histogram, LayerInfo, Snapshot, Statistics
+from .records import NAN, Histogram, LayerInfo, Snapshot, Statistics
 
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
 _READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
@@ -39,23 +43,28 @@ class _Row:
 
     info: LayerInfo
     tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Prefix of the statistics (`activation`, `backward`, ...) -> tensor `[samples, positions, units]`."""
-    matrices: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """`weight` or `gradient` -> `[fan_in, units]`, of which the identical columns are counted."""
-    ends: tuple[float, float] = (-math.inf, math.inf)
+    """Prefix of the statistics (`activation`, `backward`, ...) -> thinned tensor: of a kernel and its gradient
+    `[fan_in, units]`, of all else `[samples, positions, units]`."""
+    matrices: dict[str, int] = dataclasses.field(default_factory=dict)
+    """`weight` or `gradient`, where identical columns are to be counted -> number of rows before thinning."""
+    owner: Any = None
+    variable: Any = None
+    """The weight of the weight columns, and the layer that holds it."""
+    ends: tuple[float, float] | None = None
     """Where the activation is flat: the pre-activations outside are saturated."""
     probabilities: Any = None
+    """`[rows, choices]`, of which the entropy is taken."""
 
 
 @dataclasses.dataclass(eq=False)
 class _Layout:
-    """What stands where in the flat result of a shadow step."""
+    """What the tensors that a shadow step returns are, the loss behind them left out."""
 
     rows: list[_Row]
-    moments: list[tuple[int, str]]
-    histograms: list[tuple[int, str]]
-    identical: list[tuple[int, str]]
-    entropies: list[int]
+    parts: list[tuple[int, str]]
+    """Of each tensor its row, and the prefix of its statistics or `entropy`."""
+    scaled: bool
+    """Whether the gradients are those of a scaled loss."""
 
 
 def require_tensorflow(what: str) -> None:
@@ -118,43 +127,34 @@ class Probe:
         Returns:
             A snapshot whose `layers` are the same at each call.
         """
-        flat = self._run_scaled()
+        tensors = self._run_scaled()
         layout = self._layout
         assert layout is not None
         if self._layers is None:
             self._describe(layout)
         values: list[dict[str, float]] = [{} for _ in layout.rows]
         histograms: dict[str, dict[str, Histogram]] = {}
-        position = 0
-        for i, prefix in layout.moments:
-            for name, value in zip(
-                statistics.MOMENTS, flat[position : position + len(statistics.MOMENTS)], strict=True
-            ):
-                column = f"{prefix}_{name}"
-                if prefix == "preactivation" and name == "outside" and layout.rows[i].ends[1] < math.inf:
-                    column = "activation_saturated"
-                if column in COLUMNS:
-                    values[i][column] = float(value)
-            position += len(statistics.MOMENTS)
-        for i, kind in layout.histograms:
-            low, high, *counts = flat[position : position + statistics.BINS + 2].tolist()
-            if any(counts):
-                histograms.setdefault(kind, {})[layout.rows[i].info.path] = Histogram(low, high, tuple(counts))
-            position += statistics.BINS + 2
-        for i, prefix in layout.identical:
-            values[i][f"{prefix}_identical"] = float(flat[position])
-            position += 1
-        for i in layout.entropies:
-            values[i]["attention_entropy"] = float(flat[position])
-            position += 1
-        for i, ratio in self._update_ratios(updates):
+        for (i, prefix), tensor in zip(layout.parts, tensors[:-1], strict=True):
+            row = layout.rows[i]
+            if prefix == "entropy":
+                values[i]["attention_entropy"] = statistics.entropy(tensor)
+                continue
+            if prefix in ("backward", "gradient") and layout.scaled:
+                tensor = tensor / np.float32(self._scale)
+            values[i] |= _statistics(row, prefix, tensor)
+            if self.histograms and prefix in _HISTOGRAM_OF and row.info.role in ("layer", "weight"):
+                counted = statistics.histogram(tensor)
+                if counted is not None:
+                    histograms.setdefault(_HISTOGRAM_OF[prefix], {})[row.info.path] = counted
+        weights = {i: tensor for (i, prefix), tensor in zip(layout.parts, tensors, strict=False) if prefix == "weight"}
+        for i, ratio in self._update_ratios(weights, updates):
             values[i]["update_log10"] = ratio
         assert self._layers is not None
         return Snapshot(
             step=step,
             layers=self._layers,
             statistics=tuple(Statistics(**row) for row in values),
-            loss=float(flat[position]),
+            loss=float(tensors[-1]),
             baseline_loss=self._baseline,
             batch_size=batch_size(self.batch),
             histograms=histograms,
@@ -167,7 +167,7 @@ class Probe:
         return next(iter(optimizers(self.model)), None)
 
     def _describe(self, layout: _Layout) -> None:
-        weights = {row.info.path: row.tensors["variable"] for row in layout.rows if "variable" in row.tensors}
+        weights = {row.info.path: row.variable for row in layout.rows if row.variable is not None}
         repeated = describe.duplicates(weights)
         self._layers = tuple(
             dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path)) for row in layout.rows
@@ -177,29 +177,32 @@ class Probe:
 
     # The run
 
-    def _run_scaled(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _run_scaled(self) -> list[statistics.Array]:
         """A shadow step, with a loss scale that its float16 gradients survive, as the optimizer would find one."""
         if self._scale is None:
             scaling = [optimizer for optimizer in optimizers(self.model) if scales_loss(optimizer)]
             self._scale = float(scaling[0].scale_loss(tf.constant(1.0))) if scaling else 1.0
-        flat = self._run()
-        while self._scale > 1.0 and self._overflows(flat):
+        tensors = self._run()
+        while self._scale > 1.0 and self._overflows(tensors):
             self._scale = max(1.0, self._scale / 16.0)
-            flat = self._run()
-        return flat
+            tensors = self._run()
+        return tensors
 
-    def _overflows(self, flat: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
+    def _overflows(self, tensors: list[statistics.Array]) -> bool:
         assert self._layout is not None
-        width, share = len(statistics.MOMENTS), statistics.MOMENTS.index("nonfinite")
-        parts = {"backward": False, "gradient": False, "activation": False, "preactivation": False, "weight": False}
-        for i, (_, prefix) in enumerate(self._layout.moments):
-            parts[prefix] |= bool(flat[i * width + share] > 0)
-        return (parts["backward"] or parts["gradient"]) and not (parts["activation"] or parts["preactivation"])
+        broken = {
+            prefix
+            for (_, prefix), tensor in zip(self._layout.parts, tensors[:-1], strict=True)
+            if not np.isfinite(tensor).all()
+        }
+        return bool(broken & {"backward", "gradient"}) and not broken & {"activation", "preactivation"}
 
-    def _run(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """One shadow step; the flat result."""
-        if self.model.run_eagerly:
-            return self._run_eagerly()
+    def _run(self) -> list[statistics.Array]:
+        """One shadow step; the thinned tensors, and the loss behind them."""
+        tensors = self._run_eagerly() if self.model.run_eagerly else self._run_traced()
+        return [np.asarray(tensor).astype(np.float32, copy=False) for tensor in tensors]
+
+    def _run_traced(self) -> list[Any]:
         if self._trace is None:
             variables = len(self.model.variables)
             with python_state_kept() as forget:
@@ -209,67 +212,68 @@ class Probe:
                 if len(self.model.variables) > variables:
                     forget()  # what was drawn to build the model is not drawn again
             self._written = _written_variables(self._trace.graph)
-        with _variables_kept(self._written):
-            return np.asarray(self._trace(self.batch, tf.constant(self._scale)))
+        with _variables_kept(self._written), _unoptimized():
+            return list(self._trace(self.batch, tf.constant(self._scale)))
 
-    def _run_eagerly(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _run_eagerly(self) -> list[Any]:
         if not self.ready():
             raise UnobservableError("the model runs eagerly and cannot be built without running it")
         with python_state_kept(), _variables_kept(_all_variables(self.model)):
-            return np.asarray(self._step(self.batch, tf.constant(self._scale)))
+            return self._step(self.batch, tf.constant(self._scale))
 
-    def _step(self, batch: Any, scale: Any) -> Any:
-        """The shadow step on every replica; the statistics of the first one."""
+    def _step(self, batch: Any, scale: Any) -> list[Any]:
+        """The shadow step on every replica; the tensors of the first one."""
         strategy = self.model.distribute_strategy
-        if strategy.num_replicas_in_sync == 1:
-            return self._step_on_replica(batch, self._recording(scale))
         recording = self._recording(scale)
-        results = strategy.run(self._step_on_replica, args=(batch, recording))
-        return strategy.experimental_local_results(results)[0]
+        if strategy.num_replicas_in_sync == 1:
+            return self._step_on_replica(batch, recording)
+        found: list[Any] = []
+        strategy.run(lambda data: found.extend(self._step_on_replica(data, recording)), args=(batch,))
+        return found
 
     def _recording(self, scale: Any) -> Recording:
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         scaled = any(scales_loss(optimizer) for optimizer in optimizers(self.model))
         return Recording(self.model, graph, scale=scale if scaled else None)
 
-    def _step_on_replica(self, batch: Any, recording: Recording) -> Any:
+    def _step_on_replica(self, batch: Any, recording: Recording) -> list[Any]:
         train_step = self.model.train_step
         # A nested function would hide the gradients, and would keep the trace in which they are applied nowhere.
         train_step = getattr(train_step, "python_function", train_step)
         with recording.installed():
             train_step(batch)
         if not recording._on_first_replica():
-            return tf.zeros([])
+            return []
         rows = list(_rows(recording, batch))
-        flat, layout = _flat_result(rows, recording.loss, histograms=self.histograms)
+        tensors, parts = _tensors(rows)
         if self._layout is None:
-            self._layout = layout
-        return flat
+            self._layout = _Layout(
+                [dataclasses.replace(row, tensors={}, probabilities=None) for row in rows], parts, recording.scaled
+            )
+        loss = tf.constant(NAN) if recording.loss is None else tf.reduce_mean(tf.cast(recording.loss, tf.float32))
+        return [*tensors, loss]
 
     # The change of the weights
 
-    def _kernel_samples(self) -> list[Any]:
+    def _kernel_samples(self) -> list[statistics.Array]:
         if self._sample_kernels is None:
+            assert self._layout is not None
+            rows = [row for row in self._layout.rows if row.variable is not None]
 
             def sample() -> list[Any]:
-                return [statistics.sampled(kernel.value) for _, kernel in self._kernels]
+                return [_as_columns(row.owner, row.variable, tf.convert_to_tensor(row.variable.value)) for row in rows]
 
             self._sample_kernels = tf.function(sample, autograph=False)
-        return list(self._sample_kernels())
+        with _unoptimized():
+            return [np.asarray(kernel).astype(np.float32, copy=False) for kernel in self._sample_kernels()]
 
-    def _update_ratios(self, updates: int) -> Iterable[tuple[int, float]]:
-        if self._marked is None:
-            return []
+    def _update_ratios(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, float]]:
+        """Row and update ratio of each kernel that has moved; `weights` holds the samples of them as they are now."""
         before, self._marked = self._marked, None
-        after = self._kernel_samples()
-        ratios = []
-        for (i, kernel), old, new in zip(self._kernels, before, after, strict=True):
-            change = np.asarray(new, np.float64) - np.asarray(old, np.float64)
-            size = float(np.sqrt(np.mean(np.square(np.asarray(old, np.float64)))))
-            moved = float(np.sqrt(np.mean(np.square(change)))) / updates
+        for (i, kernel), old in zip(self._kernels, before or (), strict=False):
+            size, moved = statistics.rms(old), statistics.rms(weights[i] - old) / updates
             if kernel.trainable and size > 0 and moved > 0 and math.isfinite(moved / size):
-                ratios.append((i, math.log10(moved / size)))
-        return ratios
+                yield i, math.log10(moved / size)
 
 
 # The rows of a recording
@@ -279,7 +283,6 @@ def _rows(recording: Recording, batch: Any) -> Iterator[_Row]:
     """Inputs, then a row for each call with the parts of its layer behind it, then targets."""
     x, y, _ = _unpack(batch)
     model, calls = recording.model, recording.calls
-    inverse = None if recording.scale is None else 1.0 / tf.cast(recording.scale, tf.float32)
     names = describe.layer_paths(model)
     paths = [names[id(call.layer)] + ("" if call.number == 1 else f"#{call.number}") for call in calls]
     inputs = dict(_named_tensors(x, "input"))
@@ -290,7 +293,7 @@ def _rows(recording: Recording, batch: Any) -> Iterator[_Row]:
     for path, tensor in inputs.items():
         yield _data_row(path, tensor, -1, "input")
     if id(model) not in calls_of:
-        yield from _weight_rows(recording, inverse, names, owned.get(id(model), []), None, 0, set())
+        yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set())
     used: set[int] = set()
     depth = -1
     for call, path, flows_from in zip(calls, paths, sources, strict=True):
@@ -298,30 +301,34 @@ def _rows(recording: Recording, batch: Any) -> Iterator[_Row]:
             yield from _part_rows(call, path, depth)
             continue
         depth += 1
-        main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1, inverse=inverse)
+        main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
         layers = owned[id(call.layer)] if call.number == 1 else []
-        yield from _weight_rows(recording, inverse, names, layers, main, depth, used)
+        yield from _weight_rows(recording, names, layers, main, depth, used)
         yield from _part_rows(call, path, depth)
     for path, tensor in _named_tensors(y, "target"):
         yield _data_row(path, tensor, depth + 1, "target")
 
 
-def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool, inverse: Any) -> _Row:
+def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool) -> _Row:
     layer = call.layer
     info = describe.row(
         path, depth, layer, shape=tuple(n or 0 for n in call.output.shape[1:]), shared=shared, inputs=flows_from
     )
     row = _Row(info)
-    first = getattr(layer, "data_format", None) == "channels_first"
-    row.tensors["activation"] = statistics.sampled(call.output, channels_first=first)
+
+    def units_last(x: Any) -> Any:
+        channels_first = getattr(layer, "data_format", None) == "channels_first" and x.shape.rank > 2
+        return tf.transpose(x, [0, *range(2, x.shape.rank), 1]) if channels_first else x
+
+    output = units_last(call.output)
+    row.tensors["activation"] = statistics.thinned(output, statistics.ACTIVATION_SAMPLE_SIZE)
     if call.preactivation is not None:
-        row.tensors["preactivation"] = statistics.sampled(call.preactivation, channels_first=first)
-        row.ends = gains.flat_ends(describe.activation_of(layer)) or row.ends
+        row.tensors["preactivation"] = statistics.thinned(units_last(call.preactivation))
+        row.ends = gains.flat_ends(describe.activation_of(layer))
     if call.backward is not None:
-        backward = statistics.sampled(tf.convert_to_tensor(call.backward), channels_first=first)
-        row.tensors["backward"] = backward if inverse is None else backward * inverse
+        row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
     if info.activation == "softmax":
-        row.probabilities = row.tensors["activation"]
+        row.probabilities = statistics.thinned_rows(output)
     return row
 
 
@@ -331,18 +338,18 @@ def _part_rows(call: Call, path: str, depth: int) -> Iterator[_Row]:
     if call.gates is not None:
         activation = call.layer.cell.recurrent_activation
         info = LayerInfo(f"{path}/gates", depth, "gates", kind, activation=gains.activation_name(activation))
-        row = _Row(info, ends=gains.flat_ends(activation) or (-math.inf, math.inf))
-        row.tensors["preactivation"] = statistics.sampled(call.gates)
-        row.tensors["activation"] = statistics.sampled(activation(call.gates))
+        row = _Row(info, ends=gains.flat_ends(activation))
+        row.tensors["preactivation"] = statistics.thinned(call.gates)
+        row.tensors["activation"] = statistics.thinned(activation(call.gates))
         yield row
     if call.attention is not None:
         info = LayerInfo(f"{path}/attention", depth, "attention", kind, activation="softmax")
-        yield _Row(info, tensors={"activation": statistics.sampled(call.attention)}, probabilities=call.attention)
+        weights = statistics.thinned(call.attention)
+        yield _Row(info, tensors={"activation": weights}, probabilities=statistics.thinned_rows(call.attention))
 
 
 def _weight_rows(
     recording: Recording,
-    inverse: Any,
     names: dict[int, str],
     layers: list[Any],
     main: _Row | None,
@@ -361,7 +368,7 @@ def _weight_rows(
     if main is not None and weights:
         owner, weight = weights[0]
         main.info = describe.with_weight(main.info, owner, weight)
-        _observe_weight(main, recording, inverse, owner, weight)
+        _observe_weight(main, recording, owner, weight)
         rest = weights[1:]
     if main is not None:
         yield main
@@ -374,45 +381,49 @@ def _weight_rows(
             path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
         taken.add(path)
         row = _Row(describe.with_weight(describe.row(path, depth, owner, role="weight"), owner, weight))
-        _observe_weight(row, recording, inverse, owner, weight)
+        _observe_weight(row, recording, owner, weight)
         yield row
 
 
-def _observe_weight(row: _Row, recording: Recording, inverse: Any, owner: Any, weight: Any) -> None:
-    value = tf.convert_to_tensor(weight.value)
-    row.tensors["variable"] = weight
-    row.tensors["weight"], row.matrices["weight"] = _as_columns(owner, weight, value)
+def _observe_weight(row: _Row, recording: Recording, owner: Any, weight: Any) -> None:
+    row.owner, row.variable = owner, weight
+    fan_in = math.prod(weight.shape) // max(1, _units(owner, weight))
+    row.tensors["weight"] = _as_columns(owner, weight, tf.convert_to_tensor(weight.value))
+    row.matrices["weight"] = fan_in
     gradient = recording.gradients.get(id(weight))
     if row.info.trainable:
         row.info = dataclasses.replace(row.info, reached=gradient is not None)
-    if gradient is None:
-        return
     if isinstance(gradient, tf.IndexedSlices):
         # Of the rows that the batch looked up; those it did not are zero.
-        _, places = tf.unique(gradient.indices)
-        total = tf.math.unsorted_segment_sum(gradient.values, places, tf.reduce_max(places) + 1)
-        sample = statistics.sampled(total[tf.newaxis])
-    else:
-        sample, row.matrices["gradient"] = _as_columns(owner, weight, gradient)
-    row.tensors["gradient"] = sample if inverse is None else sample * inverse
+        _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
+        units = int(weight.shape[-1])
+        total = tf.math.unsorted_segment_sum(
+            tf.reshape(gradient.values, [-1, units]), places, tf.reduce_max(places) + 1
+        )
+        # As many rows as were looked up, at the most.
+        stride = statistics.matrix_stride(gradient.values.shape[0] or 1, units)
+        row.tensors["gradient"] = total[::stride]
+    elif gradient is not None:
+        row.tensors["gradient"] = _as_columns(owner, weight, gradient)
+        row.matrices["gradient"] = fan_in
 
 
-def _as_columns(owner: Any, weight: Any, value: Any) -> tuple[Any, Any]:
-    """A kernel as `[1, fan_in, units]`, sampled, and as `[fan_in, units]` with all units and some of the inputs."""
-    shape = [int(n) for n in weight.shape]
+def _as_columns(owner: Any, weight: Any, value: Any) -> Any:
+    """A kernel as `[fan_in, units]`, with all units and, where it is large, some of the inputs."""
     permutation = describe.columns_last(owner, weight)
-    if permutation != tuple(range(len(shape))):
+    if permutation != tuple(range(len(permutation))):
         value = tf.transpose(value, permutation)
-        shape = [shape[axis] for axis in permutation]
-    units = math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
-    matrix = tf.reshape(value, [math.prod(shape) // max(units, 1), units])
-    stride = max(1, int(matrix.shape[0]) // 128)
-    return statistics.sampled(matrix[tf.newaxis]), tf.cast(matrix[::stride], tf.float32)
+    return statistics.thinned_matrix(value, _units(owner, weight))
+
+
+def _units(owner: Any, weight: Any) -> int:
+    shape = [int(weight.shape[axis]) for axis in describe.columns_last(owner, weight)]
+    return math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
 
 
 def _data_row(path: str, tensor: Any, depth: int, role: Any) -> _Row:
     info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
-    return _Row(info, tensors={"activation": statistics.sampled(tensor)})
+    return _Row(info, tensors={"activation": statistics.thinned(tensor, statistics.ACTIVATION_SAMPLE_SIZE)})
 
 
 def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
@@ -426,29 +437,30 @@ def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
         yield (f"({role})" if len(leaves) == 1 else f"({role} {name})"), leaf
 
 
-def _flat_result(rows: list[_Row], loss: Any, *, histograms: bool) -> tuple[Any, _Layout]:
-    """All statistics of `rows` as one vector, and what stands where in it."""
-    layout = _Layout(rows, [], [], [], [])
-    parts: dict[str, list[Any]] = {"moments": [], "histograms": [], "identical": [], "entropies": []}
+def _tensors(rows: list[_Row]) -> tuple[list[Any], list[tuple[int, str]]]:
+    """The tensors that statistics are taken of, and what each of them is."""
+    tensors, parts = [], []
     for i, row in enumerate(rows):
-        for prefix in ("activation", "preactivation", "backward", "weight", "gradient"):
-            if prefix in row.tensors:
-                low, high = row.ends if prefix == "preactivation" else (-math.inf, math.inf)
-                parts["moments"].append(statistics.moments(row.tensors[prefix], low, high))
-                layout.moments.append((i, prefix))
-        for prefix, kind in _HISTOGRAM_OF.items():
-            if histograms and prefix in row.tensors and row.info.role in ("layer", "weight"):
-                parts["histograms"].append(statistics.histogram(row.tensors[prefix]))
-                layout.histograms.append((i, kind))
-        for prefix, matrix in row.matrices.items():
-            parts["identical"].append(statistics.identical(matrix))
-            layout.identical.append((i, prefix))
+        for prefix, tensor in row.tensors.items():
+            tensors.append(tensor)
+            parts.append((i, prefix))
         if row.probabilities is not None:
-            parts["entropies"].append(statistics.entropy(row.probabilities))
-            layout.entropies.append(i)
-    loss = tf.constant(NAN) if loss is None else tf.reduce_mean(tf.cast(loss, tf.float32))
-    flat = [tf.reshape(tf.stack(tensors), [-1]) for tensors in parts.values() if tensors]
-    return tf.concat([*flat, [loss]], 0), layout
+            tensors.append(row.probabilities)
+            parts.append((i, "entropy"))
+    return tensors, parts
+
+
+def _statistics(row: _Row, prefix: str, tensor: statistics.Array) -> dict[str, float]:
+    """Column -> number, of all that is measured of one tensor of a row."""
+    values = {}
+    for name, value in statistics.measured(prefix, tensor, row.ends or (-math.inf, math.inf)).items():
+        if name != "saturated":
+            values[f"{prefix}_{name}"] = value
+        elif row.ends is not None and row.ends[1] < math.inf:
+            values["activation_saturated"] = value
+    if prefix in row.matrices:
+        values[f"{prefix}_identical"] = statistics.identical(tensor, sampled=len(tensor) < row.matrices[prefix])
+    return values
 
 
 # The batch
@@ -519,6 +531,20 @@ def _unpack(batch: Any) -> tuple[Any, Any, Any]:
 
 
 # What is put back
+
+
+@contextlib.contextmanager
+def _unoptimized() -> Iterator[None]:
+    """Switches TensorFlow's graph optimizer off for the functions that this thread calls within the block."""
+    context = tf_context.context()
+    kept = context.function_call_options
+    config = config_pb2.ConfigProto.FromString(kept.config_proto_serialized)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    context.function_call_options = tf_context.FunctionCallOptions(config_proto=config)
+    try:
+        yield
+    finally:
+        context.function_call_options = kept
 
 
 @contextlib.contextmanager

@@ -69,6 +69,8 @@ class Recording:
     applied: dict[int, Any] = field(default_factory=dict)
     """id of the Keras variable -> the variable, of all that an optimizer was asked to update."""
     loss: Any = None
+    scaled: bool = False
+    """Whether the loss was multiplied by `scale`."""
     scale: Any = None
     """Factor by which a loss-scaling optimizer is to multiply the loss, and so the gradients; None for its own."""
     _pending: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -200,6 +202,7 @@ class Recording:
         return applied
 
     def _scaling(self, loss: Any) -> Any:
+        self.scaled = True
         return loss * tf.cast(self.scale, loss.dtype)
 
     def _losing(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
