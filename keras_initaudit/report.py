@@ -436,7 +436,7 @@ def _num(value: float) -> str:
 
 
 def _escape_md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", _clean(text))
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(_clean(text), quote=False))
 
 
 def _code_md(text: str | None) -> str:

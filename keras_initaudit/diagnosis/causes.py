@@ -55,7 +55,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "input-scale",
         ("activation_rms", "activation_max"),
-        ("input_high_warning", "input_high_bad", "input_low_warning", "input_low_bad", "target_high_warning"),
+        (
+            "input_high_warning",
+            "input_high_bad",
+            "input_low_warning",
+            "input_low_bad",
+            "target_high_warning",
+            "target_high_bad",
+        ),
         data.input_scale,
         (*_SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
         "LeCun, Bottou, Orr & Mueller 1998, Efficient BackProp, section 4.3",
@@ -104,7 +111,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "vanishing-signal",
         ("activation_rms",),
-        ("signal_loss_warning", "signal_loss_bad"),
+        ("signal_loss_warning", "signal_loss_bad", "adaptive_relief"),
         signal.vanishing_signal,
         ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
         "Glorot & Bengio 2010, section 4.2; He, Zhang, Ren & Sun 2015, equation 9",
@@ -112,7 +119,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "saturated-units",
         ("activation_saturated", "attention_entropy"),
-        ("saturated_warning", "saturated_bad", "entropy_warning", "entropy_bad"),
+        ("saturated_warning", "saturated_bad", "saturated_branch_bad", "entropy_warning", "entropy_bad"),
         units.saturated_units,
         (
             "vanishing-gradient",
@@ -127,7 +134,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "vanishing-gradient",
         ("backward_rms",),
-        ("gradient_loss_warning", "gradient_loss_bad"),
+        ("gradient_loss_warning", "gradient_loss_bad", "adaptive_relief"),
         signal.vanishing_gradient,
         ("collapsed-samples", "update-ratio", "saturated-units"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
@@ -296,9 +303,10 @@ def _news(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[F
     """What a later audit adds: NaN, units that died, a loss that ran away; and the judgement that zeros put off."""
     network = Network(snapshot)
     rules = [rule for rule in RULES if rule.later]
-    found = [f for rule in rules for f in rule.find(network, thresholds) if f.severity == "bad"]
-    found = [f for f in found if f.rule != "update-ratio" or snapshot.step <= _CONFIRMED_BY]
-    if snapshot.step <= _CONFIRMED_BY and _postponed(first):
+    early = snapshot.step <= _CONFIRMED_BY
+    found = [f for rule in rules for f in rule.find(network, thresholds)]
+    found = [f for f in found if (early if f.rule == "update-ratio" else f.severity == "bad")]
+    if early and _postponed(first):
         for slug in ("vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units"):
             found += [f for f in _BY_SLUG[slug].find(network, thresholds) if f.severity == "bad"]
     found += _diverged(first, snapshot, thresholds)

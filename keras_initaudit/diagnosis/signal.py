@@ -116,8 +116,8 @@ def _signal(
         if i in found and (row in network.junctions or not network.normalised_after(row))
     ]
     head_indices = {row.index for row in network.heads}
-    if sign < 0:
-        candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
+    # What a head does to the scale is for the first loss to say.
+    candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
     over = [(d, row) for d, row in candidates if d >= warning]
     if sign < 0:
         over = [(d, row) for d, row in over if not network.bypassed(row)]

@@ -1,0 +1,217 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_network import edited, glorot, he, snapshot, weights
+
+from keras_initaudit import cli
+from keras_initaudit.diagnosis import diagnose
+from keras_initaudit.records import Snapshot
+from keras_initaudit.report import Report
+from keras_initaudit.tensorboard.summary import Writer
+
+WIDTHS = [16, 32, 32, 32, 4]
+
+
+def shot(scheme: Any = he, depth: int = 3) -> Snapshot:
+    widths = [16, *[32] * depth, 4]
+    return snapshot(weights(widths, scheme(widths)))
+
+
+def log(folder: Path, *snapshots: Snapshot, findings: Any = None) -> Path:
+    writer = Writer(folder)
+    for one in snapshots:
+        writer.write(one, diagnose([one]) if findings is None else findings)
+    writer.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, one of them from zeros, and a batch."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("saved")
+    for name, kernel in (("good", "he_normal"), ("bad", "zeros")):
+        hidden = [keras.layers.Dense(16, "relu", kernel_initializer=kernel) for _ in range(2)]
+        model = keras.Sequential(
+            [keras.Input((8,)), *hidden, keras.layers.Dense(3, "softmax", kernel_initializer=kernel)]
+        )
+        if name == "good":
+            model.save(folder / "uncompiled.keras")
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.save(folder / f"{name}.keras")
+    np.savez(folder / "batch.npz", x=np.random.default_rng(0).normal(size=(40, 8)), y=np.arange(40) % 3)
+    return folder
+
+
+def test_audit_of_a_saved_model(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = ["--data", str(saved / "batch.npz")]
+    assert cli.main(["audit", str(saved / "good.keras"), *batch, "--fail-on", "warning"]) == 0
+    assert "healthy" in capsys.readouterr().out
+    assert cli.main(["audit", str(saved / "bad.keras"), *batch]) == 0
+    assert "symmetric-units" in capsys.readouterr().out
+    assert cli.main(["audit", str(saved / "bad.keras"), *batch, "--fail-on", "bad", "--json"]) == 1
+    out = capsys.readouterr().out
+    assert Report.from_json(out).verdict == "bad"
+    assert json.loads(out)["run"].endswith("bad.keras")
+
+
+def test_a_model_without_a_loss_is_given_one(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["audit", str(saved / "uncompiled.keras"), "--data", str(saved / "batch.npz")]
+    assert cli.main(call) == 2
+    assert "name one with --loss" in capsys.readouterr().err
+    assert cli.main([*call, "--loss", "sparse_categorical_crossentropy"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (None, "no data at"),
+        ({}, "holds no array x; it holds nothing"),
+        ({"y": np.zeros(3)}, "holds no array x; it holds y"),
+        ({"x": np.zeros(3), "z": np.zeros(3)}, "unknown array 'z'"),
+        ({"x": np.zeros(3), "x_a": np.zeros(3)}, "holds both x and x_a"),
+        ({"x": np.array([object()])}, "not plain numbers"),
+        (b"text", "is no .npz file"),
+        (np.zeros(3), "holds one array"),
+        ({"x": np.zeros((4, 99)), "y": np.zeros(4)}, "cannot audit"),
+    ],
+)
+def test_data_that_cannot_be_used(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arrays: Any, message: str
+) -> None:
+    path = tmp_path / "batch.npz"
+    if isinstance(arrays, bytes):
+        path.write_bytes(arrays)
+    elif isinstance(arrays, dict):
+        np.savez(path, **arrays)
+    elif arrays is not None:
+        with open(path, "wb") as file:
+            np.save(file, arrays)
+    assert cli.main(["audit", str(saved / "good.keras"), "--data", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_model_that_cannot_be_loaded(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = ["--data", str(saved / "batch.npz")]
+    assert cli.main(["audit", str(tmp_path / "none.keras"), *batch]) == 2
+    assert "no model at" in capsys.readouterr().err
+    (tmp_path / "text.keras").write_text("text")
+    assert cli.main(["audit", str(tmp_path / "text.keras"), *batch]) == 2
+    assert "cannot load" in capsys.readouterr().err
+
+
+def test_report_judges_a_log_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = log(tmp_path / "run", shot(glorot, 14))
+    assert cli.main(["report", str(folder)]) == 0
+    assert "warning start before the first update: vanishing-signal" in " ".join(capsys.readouterr().out.split())
+    limit = ["--threshold", "signal_loss_bad=2.05", "--threshold", "adaptive_relief=0"]
+    assert cli.main(["report", str(folder), *limit, "--fail-on", "bad"]) == 1
+    assert "bad: vanishing-signal" in capsys.readouterr().out
+    assert cli.main(["report", str(folder), "--fail-on", "bad"]) == 0
+    assert cli.main(["report", str(folder), "--fail-on", "warning"]) == 1
+
+
+def test_report_keeps_what_was_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import dataclasses
+
+    bad = shot(glorot, 40)
+    proven = [dataclasses.replace(f, proof="it went well") for f in diagnose([bad])]
+    assert proven
+    cli.main(["report", str(log(tmp_path / "run", bad, findings=proven))])
+    assert "Measured: It went well." in capsys.readouterr().out
+
+
+def test_report_adds_what_training_showed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import dataclasses
+
+    dead = dataclasses.replace(edited(shot(), "dense_1", activation_dead=1.0, activation_rms=0.0), step=2)
+    cli.main(["report", str(log(tmp_path / "run", shot(), dead)), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["step"] == 2
+    assert found["findings"][0]["rule"] == "dead-units"
+
+
+def test_many_runs_are_told_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path / "a" / "initaudit", shot())
+    log(tmp_path / "b" / "initaudit", shot(glorot, 40))
+    assert cli.main(["report", str(tmp_path), "--json", "--fail-on", "bad"]) == 1
+    runs = json.loads(capsys.readouterr().out)
+    assert [(run["run"], run["verdict"]) for run in runs] == [("a/initaudit", "healthy"), ("b/initaudit", "bad")]
+    assert cli.main(["report", str(tmp_path), "--markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "# a/initaudit" in out
+    assert "# b/initaudit" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nowhere"], "no folder 'nowhere'"),
+        (["report", "."], "no log of an audit"),
+        (["report", ".", "--threshold", "nonsense=1"], "no limit is named 'nonsense'; there are adaptive_relief"),
+        (["report", ".", "--threshold", "dead_bad=high"], "needs a number"),
+        (["report", ".", "--threshold", "dead_bad=0.1"], "dead_bad must be not below dead_warning"),
+    ],
+)
+def test_a_wrong_call_says_what_is_right(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["audit", "m.keras"], ["report"]])
+def test_argparse_ends_with_the_same_status(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+
+
+def test_help_documents_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["audit", "--help"], ["report", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 0
+        assert "exit status:" in capsys.readouterr().out
+
+
+def test_the_schemes_are_real_initializers(capsys: pytest.CaptureFixture[str]) -> None:
+    import keras_initaudit
+
+    assert cli.main(["schemes", "--json"]) == 0
+    for row in json.loads(capsys.readouterr().out):
+        name = row["initializer"].split("(")[0]
+        made = eval(row["initializer"], {name: getattr(keras_initaudit, name)})
+        assert np.shape(made((8, 32))) == (8, 32)
+    assert cli.main(["schemes"]) == 0
+    assert "HeNormal()" in capsys.readouterr().out
+
+
+def test_the_module_runs_and_reads_a_log_without_keras(tmp_path: Path) -> None:
+    folder = log(tmp_path / "run", shot(glorot, 40))
+    command = [sys.executable, "-m", "keras_initaudit", "report", str(folder), "--fail-on", "bad"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "vanishing-signal" in done.stdout
+    code = (
+        f"import sys; from keras_initaudit import cli; cli.main(['report', {str(folder)!r}]); "
+        "sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

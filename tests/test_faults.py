@@ -1,0 +1,303 @@
+"""Faults of the wild, planted in real Keras models: each named by its rule, at its layer, as one cause."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import looking
+import numpy as np
+import pytest
+from keras import initializers, layers
+
+Model = tuple[Any, Any, Any]
+
+
+def mlp(
+    depth: int,
+    activation: str = "relu",
+    kernel: Any = "he_normal",
+    *,
+    bias: Any = "zeros",
+    width: int = 32,
+    x: Any = None,
+    only: int | None = None,
+    otherwise: Any = "he_normal",
+) -> Model:
+    """A dense stack `h0`, `h1`, ... with a softmax `head`; with `only`, the fault sits in that layer alone."""
+    x = looking.vectors() if x is None else x
+    stack: list[Any] = [keras.Input(x.shape[1:])]
+    for i in range(depth):
+        faulty = only is None or only == i
+        stack.append(
+            layers.Dense(
+                width,
+                activation,
+                kernel_initializer=clone(kernel if faulty else otherwise, i),
+                bias_initializer=clone(bias, i) if faulty else "zeros",
+                name=f"h{i}",
+            )
+        )
+    stack.append(layers.Dense(5, "softmax", name="head", kernel_initializer=clone("glorot_uniform", 99)))
+    return looking.compiled(keras.Sequential(stack)), x, looking.classes()
+
+
+def clone(initializer: Any, seed: int) -> Any:
+    """The same initializer with a seed of its own."""
+    one = initializers.get(initializer)
+    config = one.get_config()
+    if "seed" in config:
+        config["seed"] = seed
+    return type(one).from_config(config)
+
+
+def convolutions(kernel: Any = "he_normal", *, depth: int = 6, layer: Any = None, x: Any = None) -> Model:
+    x = looking.images() if x is None else x
+    stack: list[Any] = [keras.Input(x.shape[1:])]
+    for i in range(depth):
+        make = layer or (lambda **k: layers.Conv2D(16, 3, padding="same", **k))
+        stack.append(make(activation="relu", kernel_initializer=clone(kernel, i), name=f"c{i}"))
+    stack += [layers.GlobalAveragePooling2D(), layers.Dense(5, "softmax", name="head")]
+    return looking.compiled(keras.Sequential(stack)), x, looking.classes()
+
+
+def two_branches(kernel: Any, seeds: tuple[int, int] = (1, 2)) -> Model:
+    x = looking.vectors()
+    inputs = keras.Input((32,))
+    a = layers.Dense(16, "relu", kernel_initializer=clone(kernel, seeds[0]), name="a")(inputs)
+    b = layers.Dense(16, "relu", kernel_initializer=clone("he_normal", seeds[1]), name="b")(inputs)
+    out = layers.Dense(5, "softmax", name="head")(layers.Add()([a, b]))
+    return looking.compiled(keras.Model(inputs, out)), x, looking.classes()
+
+
+def zero_branch() -> Model:
+    x = looking.vectors()
+    inputs = keras.Input((32,))
+    a = layers.Dense(16, "relu", kernel_initializer="zeros", name="a0")(inputs)
+    a = layers.Dense(16, "relu", kernel_initializer="zeros", name="a1")(a)
+    b = layers.Dense(16, "relu", kernel_initializer="he_normal", name="b")(inputs)
+    out = layers.Dense(5, "softmax", name="head")(layers.Concatenate()([a, b]))
+    return looking.compiled(keras.Model(inputs, out)), x, looking.classes()
+
+
+def recurrent(kind: Any, **arguments: Any) -> Model:
+    x = looking.sequences()
+    stack = [keras.Input(x.shape[1:]), kind(32, name="rnn", **arguments), layers.Dense(5, "softmax", name="head")]
+    return looking.compiled(keras.Sequential(stack)), x, looking.classes()
+
+
+def attention(std: float) -> Model:
+    x = looking.sequences(12, 32)
+    inputs = keras.Input(x.shape[1:])
+    kernel = initializers.RandomNormal(stddev=std, seed=1)
+    h = layers.MultiHeadAttention(2, 16, kernel_initializer=kernel, name="attention")(inputs, inputs)
+    h = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(layers.Add()([inputs, h])))
+    return looking.compiled(keras.Model(inputs, layers.Dense(5, "softmax", name="head")(h))), x, looking.classes()
+
+
+def regression(scale: float, offset: float = 0.0) -> Model:
+    x = looking.vectors()
+    y = (scale * np.random.default_rng(3).normal(size=(len(x), 1)) + offset).astype("float32")
+    stack = [keras.Input((32,)), layers.Dense(32, "relu", name="h0"), layers.Dense(1, name="head")]
+    return looking.compiled(keras.Sequential(stack), "mse"), x, y
+
+
+def softmax_of_one() -> Model:
+    x = looking.vectors()
+    stack = [keras.Input((32,)), layers.Dense(32, "relu", name="h0"), layers.Dense(1, "softmax", name="head")]
+    y = (looking.classes(2)[:, None]).astype("float32")
+    return looking.compiled(keras.Sequential(stack), "binary_crossentropy"), x, y
+
+
+def dead_head() -> Model:
+    x = looking.vectors()
+    head = layers.Dense(1, "relu", bias_initializer=initializers.Constant(-30.0), name="head")
+    stack = [keras.Input((32,)), layers.Dense(32, "relu", name="h0"), head]
+    return looking.compiled(keras.Sequential(stack), "mse"), x, np.ones((len(x), 1), "float32")
+
+
+def frozen() -> Model:
+    model, x, y = mlp(3)
+    model.trainable = False
+    return looking.compiled(model), x, y
+
+
+def disconnected() -> Model:
+    class Forgetful(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = layers.Dense(16, "relu", name="used"), layers.Dense(16, name="unused")
+            self.head = layers.Dense(5, "softmax", name="head")
+
+        def call(self, x: Any) -> Any:
+            self.unused(x)
+            return self.head(self.used(x))
+
+    return looking.compiled(Forgetful()), looking.vectors(), looking.classes()
+
+
+def with_nan(where: str) -> Model:
+    if where == "data":
+        model, x, y = mlp(3)
+        x = x.copy()
+        x[3, 5] = np.nan
+        return model, x, y
+    if where == "layer":
+        x = looking.vectors()
+        stack = [
+            keras.Input((32,)),
+            layers.Dense(32, "relu", name="h0"),
+            layers.Lambda(lambda t: keras.ops.log(t - 1e3), name="log"),
+            layers.Dense(5, "softmax", name="head"),
+        ]
+        return looking.compiled(keras.Sequential(stack)), x, looking.classes()
+    model, x, y = mlp(3)
+    kernel = model.get_layer("h1").kernel
+    value = np.array(kernel)
+    value[0, 0] = np.inf
+    kernel.assign(value)
+    return model, x, y
+
+
+def raw(shape: tuple[int, ...] = (32,), low: float = 0.0, high: float = 256.0) -> Any:
+    return np.random.default_rng(0).integers(low, high, (looking.SAMPLES, *shape)).astype("float32")
+
+
+def transposed() -> Model:
+    x = looking.images(8, 16)
+    stack = [keras.Input(x.shape[1:])]
+    stack += [
+        layers.Conv2DTranspose(n, 4, 2, "same", activation="relu", kernel_initializer="he_normal", name=f"t{i}")
+        for i, n in enumerate((16, 8))
+    ]
+    stack += [layers.Conv2DTranspose(3, 4, 2, "same", kernel_initializer="he_normal", name="t2")]
+    y = np.zeros((len(x), 64, 64, 3), "float32")
+    return looking.compiled(keras.Sequential(stack), "mse"), x, y
+
+
+def depthwise() -> Model:
+    def make(**arguments: Any) -> Any:
+        arguments["depthwise_initializer"] = arguments.pop("kernel_initializer")
+        return layers.DepthwiseConv2D(3, padding="same", **arguments)
+
+    return convolutions("he_normal", depth=4, layer=make, x=looking.images(12, 32))
+
+
+def normal(std: float) -> Any:
+    return initializers.RandomNormal(stddev=std)
+
+
+FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
+    # name: (model, rule, prefix of the layer, severity: "bad", "warning", or "" where both will do)
+    "zeros everywhere": (lambda: mlp(3, kernel="zeros"), "symmetric-units", "h0", "bad"),
+    "zeros everywhere, tanh": (lambda: mlp(3, "tanh", "zeros"), "symmetric-units", "h0", "bad"),
+    "constant everywhere": (lambda: mlp(3, "tanh", initializers.Constant(0.05)), "symmetric-units", "h0", "bad"),
+    "ones everywhere": (lambda: mlp(3, kernel="ones"), "symmetric-units", "h0", "bad"),
+    "one layer zero": (lambda: mlp(4, kernel="zeros", only=1), "symmetric-units", "h1", "bad"),
+    "one layer constant": (lambda: mlp(4, kernel=initializers.Constant(0.1), only=1), "symmetric-units", "h1", ""),
+    "one branch constant": (lambda: two_branches(initializers.Constant(0.1)), "symmetric-units", "a", ""),
+    "one branch zero": (zero_branch, "symmetric-units", "a0", "bad"),
+    "zero convolutions": (lambda: convolutions("zeros"), "symmetric-units", "c0", "bad"),
+    "constant convolutions": (
+        lambda: convolutions(initializers.Constant(0.02)),
+        "symmetric-units",
+        "c0",
+        "bad",
+    ),
+    "stddev 1 in a deep net": (lambda: mlp(10, kernel=normal(1.0)), "exploding-signal", "", "bad"),
+    "stddev 0.01 in a deep net": (lambda: mlp(10, kernel=normal(0.01)), "vanishing-signal", "", "bad"),
+    "stddev 0.01, tanh": (lambda: mlp(10, "tanh", normal(0.01)), "vanishing-signal", "", "bad"),
+    "stddev 1, tanh": (lambda: mlp(10, "tanh", normal(1.0)), "saturated-units", "h", "bad"),
+    "stddev 1, sigmoid": (lambda: mlp(6, "sigmoid", normal(4.0)), "saturated-units", "h", "bad"),
+    "stddev 0.01, convolutions": (lambda: convolutions(normal(0.01), depth=8), "vanishing-signal", "", "bad"),
+    "stddev 1, convolutions": (lambda: convolutions(normal(1.0), depth=6), "exploding-signal", "", "bad"),
+    "sigmoid stack": (lambda: mlp(10, "sigmoid", "glorot_uniform"), "vanishing-gradient", "h0", "bad"),
+    "Glorot on a deep ReLU net": (lambda: mlp(32, kernel="glorot_uniform"), "vanishing-signal", "", "bad"),
+    "LeCun on a deep GELU net": (lambda: mlp(32, "gelu", "lecun_normal"), "vanishing-signal", "", "bad"),
+    "LeCun on a deep SiLU net": (lambda: mlp(24, "silu", "lecun_normal"), "vanishing-signal", "", "bad"),
+    "twice the gain on a deep ReLU net": (
+        lambda: mlp(24, kernel=initializers.VarianceScaling(8.0, "fan_in", "untruncated_normal")),
+        "exploding-signal",
+        "",
+        "bad",
+    ),
+    "one layer far too large": (lambda: mlp(6, kernel=normal(1e4), only=2), "exploding-signal", "h2", "bad"),
+    "one layer far too small": (lambda: mlp(6, kernel=normal(1e-7), only=2), "vanishing-signal", "h2", "bad"),
+    "dead by bias": (lambda: mlp(4, bias=initializers.Constant(-20.0), only=1), "dead-units", "h1", "bad"),
+    "dead by bias everywhere": (lambda: mlp(4, bias=initializers.Constant(-20.0)), "dead-units", "h", "bad"),
+    "dead by scale": (
+        lambda: mlp(4, kernel=initializers.RandomUniform(-0.3, -0.1), only=1),
+        "dead-units",
+        "h1",
+        "bad",
+    ),
+    "dead head": (dead_head, "dead-units", "head", "bad"),
+    "saturated gates, LSTM": (
+        lambda: recurrent(layers.LSTM, kernel_initializer=normal(8.0)),
+        "saturated-units",
+        "rnn",
+        "bad",
+    ),
+    "saturated gates, GRU": (
+        lambda: recurrent(layers.GRU, kernel_initializer=normal(8.0)),
+        "saturated-units",
+        "rnn",
+        "bad",
+    ),
+    "saturated attention": (lambda: attention(2.0), "saturated-units", "attention", "bad"),
+    "exploding recurrent kernel": (
+        lambda: recurrent(layers.SimpleRNN, activation="relu", recurrent_initializer=normal(1.0)),
+        "exploding-signal",
+        "rnn",
+        "bad",
+    ),
+    "raw pixels": (lambda: mlp(4, x=raw()), "input-scale", "h0", "bad"),
+    "raw pixels, tanh": (lambda: mlp(4, "tanh", "glorot_uniform", x=raw()), "input-scale", "h0", "bad"),
+    "raw pixels, convolutions": (lambda: convolutions(x=raw((12, 12, 3))), "input-scale", "c0", "bad"),
+    "raw prices": (lambda: mlp(4, x=raw(low=0, high=100_000)), "input-scale", "h0", "bad"),
+    "data far too small": (lambda: mlp(3, x=1e-8 * looking.vectors()), "input-scale", "h0", "bad"),
+    "raw targets": (lambda: regression(1e4), "input-scale", "(target)", "bad"),
+    "targets far from zero": (lambda: regression(1.0, 20.0), "initial-loss", "head", "bad"),
+    "over-confident head": (lambda: over_confident(), "initial-loss", "head", "bad"),
+    "NaN in the data": (lambda: with_nan("data"), "non-finite", "(input)", "bad"),
+    "NaN born in a layer": (lambda: with_nan("layer"), "non-finite", "log", "bad"),
+    "infinite weight": (lambda: with_nan("weight"), "non-finite", "h1", "bad"),
+    "softmax of one": (softmax_of_one, "no-gradient", "", "bad"),
+    "frozen by mistake": (frozen, "no-gradient", "", "bad"),
+    "disconnected layer": (disconnected, "no-gradient", "", ""),
+    "one seed in two added branches": (lambda: two_branches("he_normal", (7, 7)), "duplicate-kernels", "b", "bad"),
+    "one seed in every layer": (lambda: one_seed(), "duplicate-kernels", "h", "warning"),
+    "depthwise fans": (depthwise, "fan-mismatch", "c", "bad"),
+    "transposed fans": (transposed, "fan-mismatch", "t", ""),
+}
+
+
+def over_confident() -> Model:
+    model, x, y = mlp(3)
+    model.get_layer("head").kernel.assign(10.0 * np.random.default_rng(0).normal(size=(32, 5)))
+    return model, x, y
+
+
+def one_seed() -> Model:
+    x = looking.vectors()
+    stack = [keras.Input((32,))]
+    stack += [
+        layers.Dense(32, "relu", kernel_initializer=initializers.HeNormal(seed=1), name=f"h{i}") for i in range(3)
+    ]
+    stack += [layers.Dense(5, "softmax", name="head")]
+    return looking.compiled(keras.Sequential(stack)), x, looking.classes()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_named(name: str) -> None:
+    keras.utils.set_random_seed(11)
+    make, rule, layer, severity = FAULTS[name]
+    findings = looking.found(*make())
+    assert findings, "nothing found"
+    first = findings[0]
+    assert first.rule == rule, looking.told(findings)
+    assert (first.layer or "").startswith(layer), looking.told(findings)
+    assert not severity or first.severity == severity, looking.told(findings)
+    others = [f for f in findings[1:] if f.severity == "bad"]
+    assert not others, looking.told(findings)

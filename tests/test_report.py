@@ -1,0 +1,253 @@
+"""The report: golden texts beside invariants; untrusted names; JSON both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import json
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy_network import edited, glorot, he, snapshot, weights
+
+from keras_initaudit.diagnosis import diagnose
+from keras_initaudit.records import LayerInfo, Snapshot, Statistics
+from keras_initaudit.report import VERSION, Report, profile_svg
+
+GOLDEN = Path(__file__).parent / "golden"
+REWRITE = bool(os.environ.get("REWRITE_GOLDEN"))
+"""`REWRITE_GOLDEN=1 pytest tests/test_report.py` writes the golden files anew; look at what changed before a commit."""
+
+HOSTILE = "a<script>alert(1)</script>|`x`*_[l](javascript:0)\x1b[2J\n# h"
+
+
+def network(depth: int, scheme: Any, activation: str = "relu", **how: Any) -> Snapshot:
+    shape = [16, *[32] * depth, 4]
+    return snapshot(weights(shape, scheme(shape) if callable(scheme) else scheme), activation, **how)
+
+
+def report(shot: Snapshot) -> Report:
+    return Report(shot, diagnose([shot]))
+
+
+def many_faults() -> Report:
+    shot = network(6, he)
+    for i in range(6):
+        shot = edited(shot, f"dense_{i}", layer={"duplicate_of": "dense_0"} if i else {})
+    base = report(shot).findings[0]
+    return Report(shot, tuple(dataclasses.replace(base, layer=f"dense_{i % 6}", rule=f"rule-{i}") for i in range(12)))
+
+
+REPORTS: dict[str, Report] = {
+    "healthy": report(network(3, he)),
+    "vanishing": report(network(40, glorot)),
+    "exploding": report(network(8, 1.0)),
+    "raw": report(network(3, he, x=np.random.default_rng(0).integers(0, 256, (32, 16)).astype(float))),
+    "many": many_faults(),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("form", ["txt", "md", "html"])
+def test_it_reads_as_it_did(name: str, form: str) -> None:
+    one = REPORTS[name]
+    text = {"txt": str(one) + "\n", "md": one.to_markdown(), "html": one._repr_html_() + "\n"}[form]
+    path = GOLDEN / f"{name}.{form}"
+    if REWRITE:
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_terminal_of_eighty_columns_shows_it_on_one_screen(name: str) -> None:
+    lines = str(REPORTS[name]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 50
+    assert lines[0].startswith("Init Audit: ")
+    assert REPORTS[name].verdict in lines[0]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_columns_of_the_table_line_up(name: str) -> None:
+    lines = str(REPORTS[name]).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("layer "))
+    ends = [m.end() for m in re.finditer(r"output|spread|gradient|weights", lines[start])]
+    rows = [line for line in lines[start + 1 :] if not line.startswith(("(", "  "))]
+    assert rows
+    for row in rows:
+        for end in ends:
+            assert row[end - 1] != " ", (row, end)
+            assert row[end : end + 1] in (" ", ""), (row, end)
+
+
+def test_the_worst_comes_first_and_the_table_last() -> None:
+    text = str(REPORTS["vanishing"])
+    assert text.index("bad: vanishing-signal") < text.index("from keras_initaudit import") < text.index("\nlayer ")
+
+
+def test_the_remedy_can_be_pasted() -> None:
+    """The indented lines of the text, without their indent, are the remedy."""
+    one = REPORTS["vanishing"]
+    code = "\n".join(line[6:] for line in str(one).splitlines() if line.startswith("      "))
+    assert code == one.findings[0].remedy
+    compile(code, "remedy", "exec")
+
+
+def test_colour_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = REPORTS["vanishing"]
+    assert "\x1b" not in str(one)
+    assert "\x1b[31m" in one.text(color=True)
+    assert re.sub(r"\x1b\[\d+m", "", one.text(color=True)) == str(one)
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b" in one.text()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in one.text()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_json_goes_both_ways(name: str) -> None:
+    one = REPORTS[name]
+    text = one.to_json()
+    json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    again = Report.from_json(text)
+    assert again.to_json() == text
+    assert str(again) == str(one)
+    assert (again.verdict, again.step, again.findings) == (one.verdict, one.step, one.findings)
+    assert Report.from_json(json.loads(text)).to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object"),
+        ('{"schema": "other", "version": 1}', "expected an object"),
+        (f'{{"schema": "keras_initaudit.report", "version": {VERSION + 1}}}', "newer one"),
+    ],
+)
+def test_a_text_that_is_no_report_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Report.from_json(text)
+
+
+def test_json_of_a_later_release_loses_only_what_is_new() -> None:
+    data = json.loads(REPORTS["vanishing"].to_json())
+    data["snapshot"]["new"] = data["findings"][0]["new"] = data["snapshot"]["layers"][0]["new"] = 1
+    assert str(Report.from_json(data)) == str(REPORTS["vanishing"])
+
+
+def hostile() -> Report:
+    shot = network(8, 1.0)
+    old, i = "dense_3", [info.path for info in shot.layers].index("dense_3")
+    layers = list(shot.layers)
+    layers[i] = dataclasses.replace(layers[i], path=HOSTILE)
+    renamed = tuple(
+        dataclasses.replace(info, inputs=tuple(HOSTILE if p == old else p for p in info.inputs)) for info in layers
+    )
+    shot = edited(dataclasses.replace(shot, layers=renamed), HOSTILE, weight_nonfinite=0.5)
+    found = report(shot)
+    assert any(f.layer == HOSTILE for f in found.findings)
+    return found
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        self.open.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+
+
+@pytest.mark.parametrize("one", [*REPORTS.values(), hostile()], ids=[*REPORTS, "hostile"])
+def test_html_is_well_formed_and_runs_nothing(one: Report) -> None:
+    parser = Tags()
+    parser.feed(one._repr_html_())
+    assert not parser.open
+    assert "svg" in parser.tags
+    assert not {"script", "iframe", "img", "a", "link"} & set(parser.tags)
+    assert not [name for name in parser.attributes if name.startswith("on") or name in ("href", "src")]
+
+
+def test_a_layer_name_cannot_leave_its_place() -> None:
+    one = hostile()
+    assert "\x1b" not in str(one)
+    assert "\n# h" not in str(one)
+    assert "<script" not in one._repr_html_()
+    markdown = one.to_markdown()
+    outside = re.sub(r"```.*?```", "", markdown, flags=re.S)
+    assert "<script" not in outside
+    assert not re.search(r"(?<!\\)\]\(", outside)  # no link
+    header = next(line for line in markdown.splitlines() if line.startswith("| layer"))
+    rows = [line for line in markdown.splitlines() if line.startswith("| <code>")]
+    assert rows
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == header.count("|") for row in rows)
+
+
+def test_the_profile_draws_what_was_measured() -> None:
+    shot = network(8, 0.05)
+    tree = ElementTree.fromstring(profile_svg(shot))
+    lines = [element for element in tree.iter() if element.tag.endswith("polyline")]
+    assert len(lines) == 2
+    points = [tuple(map(float, p.split(","))) for p in lines[0].attrib["points"].split()]
+    assert len(points) == 9
+    heights = [y for _, y in points]
+    decades = [np.log10(shot[path].activation_rms) for path in [*(f"dense_{i}" for i in range(8)), "head"]]
+    slope, start = np.polyfit(decades, heights, 1)
+    assert slope < 0  # more is up
+    assert np.allclose(heights, slope * np.array(decades) + start, atol=0.11)  # one decimal is written
+
+
+def test_the_profile_marks_what_is_not_finite_or_zero() -> None:
+    shot = edited(network(4, he), "dense_2", activation_nonfinite=1.0, backward_rms=0.0)
+    picture = profile_svg(shot)
+    assert "signal: not finite" in picture
+    assert "gradient: zero" in picture
+    assert "<path" not in profile_svg(network(4, he))
+    assert "nan" not in picture.lower().replace("finance", "")
+
+
+def test_little_to_show_is_no_fault() -> None:
+    for shot in (Snapshot(0, (), ()), Snapshot(3, (LayerInfo("a", 0),), (Statistics(),))):
+        one = Report(shot)
+        assert one.verdict == "healthy"
+        assert "Init Audit: healthy" in str(one)
+        assert one.to_markdown()
+        assert one._repr_html_()
+        assert str(Report.from_json(one.to_json())) == str(one)
+
+
+def test_the_layers_are_rows_with_all_statistics() -> None:
+    one = REPORTS["vanishing"]
+    assert [row["path"] for row in one.layers] == [*(f"dense_{i}" for i in range(40)), "head"]
+    assert one.layers[0]["findings"] == ["vanishing-signal"]
+    assert {f.name for f in dataclasses.fields(Statistics)} <= set(one.layers[0])
+
+
+def test_the_proof_of_a_remedy_is_shown() -> None:
+    one = REPORTS["vanishing"]
+    proven = dataclasses.replace(one.findings[0], proof="the gradient at dense_0 goes from 3e-7 to 0.4")
+    shown = Report(one.snapshot, (proven,))
+    for text in (str(shown), shown.to_markdown().replace("\\", ""), shown._repr_html_()):
+        assert "Measured: The gradient at dense_0 goes from 3e-7 to 0.4." in " ".join(text.split())
