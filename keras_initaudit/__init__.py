@@ -14,32 +14,74 @@ import wrapt
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
     from .auditing import audit as audit
-    from .callback import BadInitializationError as BadInitializationError, InitAudit as InitAudit
+    from .callback import BadInitializationError as BadInitializationError
+    from .callback import InitAudit as InitAudit
     from .connections import fans as fans
     from .diagnosis import Thresholds as Thresholds
     from .gains import gain as gain
-    from .initialization import initialize as initialize, recommend as recommend
+    from .initialization import initialize as initialize
+    from .initialization import recommend as recommend
+    from .initializers import (
+        ICNR as ICNR,
+    )
     from .initializers import (
         DeltaOrthogonal as DeltaOrthogonal,
+    )
+    from .initializers import (
         DepthScaled as DepthScaled,
+    )
+    from .initializers import (
         GlorotNormal as GlorotNormal,
+    )
+    from .initializers import (
         GlorotUniform as GlorotUniform,
+    )
+    from .initializers import (
         HeNormal as HeNormal,
+    )
+    from .initializers import (
         HeUniform as HeUniform,
-        ICNR as ICNR,
+    )
+    from .initializers import (
         Identity as Identity,
+    )
+    from .initializers import (
         KaimingNormal as KaimingNormal,
+    )
+    from .initializers import (
         KaimingUniform as KaimingUniform,
+    )
+    from .initializers import (
         LeCunNormal as LeCunNormal,
+    )
+    from .initializers import (
         LeCunUniform as LeCunUniform,
+    )
+    from .initializers import (
         Orthogonal as Orthogonal,
+    )
+    from .initializers import (
         RandomNormal as RandomNormal,
+    )
+    from .initializers import (
         RandomUniform as RandomUniform,
+    )
+    from .initializers import (
         Sparse as Sparse,
+    )
+    from .initializers import (
         TruncatedNormal as TruncatedNormal,
+    )
+    from .initializers import (
         VarianceScaling as VarianceScaling,
+    )
+    from .initializers import (
         XavierNormal as XavierNormal,
+    )
+    from .initializers import (
         XavierUniform as XavierUniform,
+    )
+    from .initializers import (
         Zeros as Zeros,
     )
     from .records import Finding as Finding
