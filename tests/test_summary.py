@@ -185,6 +185,16 @@ def test_histograms_have_finite_edges_always(tmp_path, snapshots):
     np.testing.assert_allclose(buckets[1:, 0], buckets[:-1, 1])
 
 
+@pytest.mark.parametrize("value", [0.0, 3.0, -1e-30])
+def test_a_histogram_of_one_value_gets_a_width(tmp_path, value):
+    histograms = {"weights": {"d": Histogram(value, value, (0.0, 7.0))}}
+    Writer(tmp_path).write(Snapshot(0, (LayerInfo("d", 0),), (Statistics(),), histograms=histograms), [])
+    buckets = tensor_util.make_ndarray(accumulated(str(tmp_path)).Tensors("weights/000_d")[0].tensor_proto)
+    assert (buckets[:, 0] < buckets[:, 1]).all()
+    assert buckets[:, 2].tolist() == [0, 7, 0]
+    assert buckets[1, 0] < value < buckets[1, 1]
+
+
 def test_report_and_layout_are_there(run):
     events = accumulated(run)
     assert tensor_util.make_ndarray(events.Tensors("report")[0].tensor_proto).item() == b"# Verdict\n\nbad"

@@ -236,8 +236,14 @@ def _buckets(histogram: Histogram) -> tensor_pb2.TensorProto | None:
     """`[buckets, 3]` float64 of left edge, right edge, count; None where an edge is not finite: it blanks the chart."""
     if not (math.isfinite(histogram.low) and math.isfinite(histogram.high) and histogram.counts):
         return None
-    edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
-    buckets = np.stack([edges[:-1], edges[1:], np.array(histogram.counts, np.float64)], axis=1)
+    counts = np.array(histogram.counts, np.float64)
+    low, high = histogram.low, histogram.high
+    if low == high:  # the dashboard labels an axis without width by a hundred zeros: give it one
+        width = abs(low) / 10 or 0.1
+        counts = np.array([0.0, counts.sum(), 0.0])
+        low, high = low - 1.5 * width, high + 1.5 * width
+    edges = np.linspace(low, high, len(counts) + 1)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
     return _tensor(types_pb2.DT_DOUBLE, buckets.shape, buckets.astype("<f8").tobytes())
 
 

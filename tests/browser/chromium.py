@@ -21,8 +21,8 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
-NOISE = ("Multiple instances of Three.js", "software WebGL", "favicon")
-"""What TensorBoard's own page leaves in the console."""
+NOISE = ("Multiple instances of Three.js", "software WebGL", "favicon", "font-roboto", "willReadFrequently")
+"""What TensorBoard's own page leaves in the console (its fonts ignore a path prefix), and our reading of a canvas."""
 
 
 def missing() -> str | None:
@@ -64,6 +64,8 @@ def browser(width: int = 1400, height: int = 1000) -> Iterator[Any]:
 
 def open_tab(driver: Any, address: str, view: str = "", dark: bool = False, wait: float = 20) -> None:
     """Opens the tab and steps into its frame, as soon as something is drawn there."""
+    driver.switch_to.default_content()
+    driver.get("about:blank")  # an address that differs in its last part alone loads nothing
     driver.get(f"{address}?darkMode={str(dark).lower()}#initaudit{view}")
     enter(driver, wait)
 
@@ -87,3 +89,12 @@ def errors(driver: Any) -> list[str]:
     """What the console says and TensorBoard is not known to say itself."""
     said = [entry["message"] for entry in driver.get_log("browser")]
     return [text for text in said if not any(noise in text for noise in NOISE)]
+
+
+def wait_for(driver: Any, selector: str, count: int, wait: float = 20) -> None:
+    """Waits until at least so many elements are there."""
+    end = time.monotonic() + wait
+    while len(driver.find_elements("css selector", selector)) < count:
+        if time.monotonic() > end:
+            raise AssertionError(f"fewer than {count} of {selector!r} within {wait} s")
+        time.sleep(0.05)

@@ -6,10 +6,10 @@ import { forgetColours } from "./colour.js";
 import { describe, drawDetail } from "./detail.js";
 import { chip, h } from "./dom.js";
 import { drawEmpty } from "./empty.js";
-import { drawFindings } from "./findings.js";
+import { drawFindings, layersOf } from "./findings.js";
 import { count, level as readOut, size } from "./format.js";
 import { drawHeatmap, heatmapLegend } from "./heatmap.js";
-import { followTheme, onReload, readAddress, writeAddress } from "./host.js";
+import { followTheme, onAddress, onReload, readAddress, writeAddress } from "./host.js";
 import { columnsFor, curve, severity, sortRuns, statistic, statisticFor, STATISTICS, trouble } from "./model.js";
 import { drawProfile, frameOf, profileLegend } from "./profile.js";
 import { drawTable, firstOrder } from "./table.js";
@@ -34,9 +34,7 @@ let turn = 0; // of the fetching, so that a slow answer for another choice is dr
 
 export function start(element) {
   root = element;
-  const given = readAddress();
-  for (const name of ["run", "stat", "layer", "filter", "runs"]) if (given[name]) state.view[name] = given[name];
-  if (/^-?\d+$/.test(given.step ?? "")) state.view.step = Number(given.step);
+  Object.assign(state.view, viewOf(readAddress()));
   parts = {
     notice: h("p", { class: "notice", role: "status", hidden: true }),
     cards: h("nav", { class: "cards", "aria-label": "Runs" }),
@@ -51,8 +49,21 @@ export function start(element) {
     drawRun();
   });
   onReload(refresh);
+  onAddress((given) => {
+    if (!given.run) return; // another tab, or ours as the bar opens it
+    Object.assign(state.view, { step: null, layer: null, stat: null, filter: "" }, viewOf(given));
+    refresh();
+  });
   new ResizeObserver(debounce(() => root.clientWidth !== state.width && drawRun(), 80)).observe(root);
   refresh();
+}
+
+/** What an address asks for, as far as it makes sense. */
+function viewOf(given) {
+  const view = {};
+  for (const name of ["run", "stat", "layer", "filter", "runs"]) if (given[name]) view[name] = given[name];
+  if (/^-?\d+$/.test(given.step ?? "")) view.step = Number(given.step);
+  return view;
 }
 
 function debounce(call, wait) {
@@ -379,13 +390,13 @@ function tableRows() {
   if (cache.has(key)) return cache.get(key);
   const one = Object.fromEntries(["activation", "gradient", "update", "backward"].map((id) => [id, curve(numbers, statistic(id), step)]));
   const judged = [[statistic("activation"), one.activation], [statistic("backward"), one.backward]];
-  const found = findingsAt(step) ?? [];
+  const found = (findingsAt(step) ?? []).map((finding) => ({ ...finding, layers: layersOf(finding) }));
   const entry = statistic(state.view.stat);
   const over = curves(entry);
   const place = new Map(layers.map((row, position) => [row, position]));
   const rows = info.layers.flatMap((layer, index) => {
     if (["input", "target"].includes(layer.role)) return [];
-    const findings = found.filter((finding) => finding.layer === layer.path).sort((a, b) => severity(a.severity) - severity(b.severity));
+    const findings = found.filter((finding) => finding.layers.has(layer.path)).sort((a, b) => severity(a.severity) - severity(b.severity));
     const pick = (id) => ({ value: one[id].value[index], level: one[id].level[index], broken: one[id].broken[index] });
     const about = describe(layer);
     const position = place.get(index);

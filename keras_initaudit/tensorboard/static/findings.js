@@ -7,7 +7,14 @@ function evidence(finding) {
   const shown = Object.entries(finding.evidence ?? {}).filter(([name, value]) => ["observed", "expected", "threshold"].includes(name) && value !== null);
   if (!shown.length) return null;
   const text = (value) => (typeof value === "number" ? size(value) : Array.isArray(value) ? value.map(text).join(" to ") : String(value));
-  return h("p", { class: "evidence" }, shown.map(([name, value]) => h("span", null, `${name} `, h("b", null, text(value)))));
+  const { unit } = finding.evidence;
+  return h("p", { class: "evidence" }, shown.map(([name, value]) => h("span", null, `${name} `, h("b", null, text(value)))), typeof unit === "string" && h("span", null, unit));
+}
+
+/** What follows from the cause: told with it, and not as findings of their own. */
+function consequences(finding) {
+  const rules = [...new Set((finding.evidence?.consequences ?? []).map((one) => one?.rule).filter(Boolean))];
+  return rules.length ? h("p", { class: "small" }, `It leads to ${rules.join(", ")}.`) : null;
 }
 
 function drawFinding(finding, onLayer) {
@@ -17,11 +24,15 @@ function drawFinding(finding, onLayer) {
     h("p", { class: "rule" }, icon(finding.severity), h("b", null, finding.rule), finding.layer !== null && h("button", { class: "link", type: "button", onclick: () => onLayer(finding.layer) }, finding.layer)),
     h("p", { class: "message" }, finding.message),
     evidence(finding),
-    finding.remedy && h("div", { class: "remedy" }, h("pre", null, h("code", null, finding.remedy)), copyButton(finding.remedy)),
+    consequences(finding),
+    finding.remedy && h("div", { class: "remedy" }, h("div", { class: "remedy-head" }, h("span", null, "Remedy"), copyButton(finding.remedy)), h("pre", null, h("code", null, finding.remedy))),
     finding.proof && h("p", { class: "proof" }, finding.proof),
     finding.reference && h("p", { class: "small" }, finding.reference),
   );
 }
+
+/** The layers that a finding is about: the one it names, and those that share its fault. */
+export const layersOf = (finding) => new Set([finding.layer, ...(Array.isArray(finding.evidence?.layers) ? finding.evidence.layers : [])]);
 
 /** The findings of one audit; null where it is not known what was found. */
 export function drawFindings(findings, step, onLayer) {

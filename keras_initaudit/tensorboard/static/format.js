@@ -14,7 +14,7 @@ export function size(value) {
   if (value === Infinity || value === -Infinity) return value > 0 ? "∞" : "−∞";
   if (value === 0) return "0";
   const magnitude = Math.abs(value);
-  const text = magnitude >= 0.01 && magnitude < 10000 ? String(Number(value.toPrecision(3))) : value.toExponential(1).replace("e+", "e");
+  const text = magnitude >= 0.000995 && magnitude < 10000 ? String(Number(value.toPrecision(3))) : value.toExponential(1).replace("e+", "e");
   return text.replace("-", "−").replace("e-", "e−");
 }
 

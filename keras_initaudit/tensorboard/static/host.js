@@ -65,3 +65,8 @@ export function writeAddress(view) {
     parent.history.replaceState(parent.history.state, "", `#${parts.join("&")}`);
   });
 }
+
+/** Calls back when somebody else has changed the address: a link was followed, or the history. */
+export function onAddress(callback) {
+  outside((parent) => parent.addEventListener("hashchange", () => callback(readAddress())));
+}

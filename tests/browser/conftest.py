@@ -1,0 +1,85 @@
+"""A browser and TensorBoards for the tests of the page; skipped without chromium, unless REQUIRE_BROWSER=1."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
+
+import chromium  # noqa: E402  found through the line above
+from deep_network import Network, findings_of  # noqa: E402
+from tensorboard_server import tensorboard  # noqa: E402
+
+from keras_initaudit.tensorboard.summary import Writer  # noqa: E402
+
+STEPS = (0, 1, 2, 5, 10, 20)
+EVIL = [
+    "<b>bold</b>",
+    "<img src=x onerror=alert(1)>",
+    "a&amp;b",
+    "\"quotes\" 'q'",
+    "\N{SNOWMAN}" + "long" * 30,
+    "100% #&=?/x",
+]
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in Path(item.fspath).parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chrome():
+    """One browser for all tests: each opens the tab anew."""
+    reason = chromium.missing()
+    if reason and not chromium.required():
+        pytest.skip(reason)
+    with chromium.browser() as driver:
+        yield driver
+
+
+def write(folder, network, steps=STEPS, rate=0.05):
+    """Trains, logs, and returns the snapshots that were logged."""
+    writer = Writer(folder / "initaudit")
+    snapshots = list(network.audits(steps, rate))
+    for snapshot in snapshots:
+        writer.write(snapshot, findings_of(snapshot))
+    writer.close()
+    return snapshots
+
+
+@pytest.fixture(scope="session")
+def logged(tmp_path_factory):
+    """A folder with runs of every kind, and what was logged of each."""
+    folder = tmp_path_factory.mktemp("logs")
+    return folder, {
+        "good": write(folder / "good", Network(12)),
+        "bad": write(folder / "bad", Network(12, std=0.6)),
+        "nan": write(folder / "nan", Network(30, std=50.0)),
+        "deep": write(folder / "deep", Network(200, std=1.2), (0, 5)),
+        "evil <i>": write(folder / "evil <i>", Network(6, names=EVIL.__getitem__)),
+        "two": write(folder / "two", Network(2)),
+    }
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, logged, chrome):
+    with tensorboard(tmp_path_factory.mktemp("server"), logged[0]) as running:
+        assert len(running.runs(6)) == 6
+        yield running
+
+
+@pytest.fixture
+def page(chrome, server):
+    """Opens the tab on a view; what the console says at the end of the test is a failure."""
+
+    def open_view(view="", **options):
+        chromium.open_tab(chrome, server.address, view, **options)
+        return chrome
+
+    chromium.errors(chrome)
+    yield open_view
+    assert chromium.errors(chrome) == []
