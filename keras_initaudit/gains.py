@@ -357,7 +357,9 @@ def _check_sigma(value: Any, name: str, least: float) -> None:
 
 __all__ = [
     "NAMES",
+    "NOT_ELEMENTWISE",
     "CriticalPoint",
+    "Elementwise",
     "Kind",
     "activation_name",
     "critical_point",
@@ -365,4 +367,5 @@ __all__ = [
     "flat_ends",
     "gain",
     "moments",
+    "resolve",
 ]

@@ -4,8 +4,8 @@ An initializer sees a shape. Here the model is seen: the true fans, the activati
 its own, behind a normalisation), the residual branches that nothing normalises, the gates, the groups. With data, each
 layer is tuned in turn until its pre-activations have the size that its activation wants.
 
-The model is looked at as the probe does it, by following its graph from layer to layer, so that an addition or an
-activation written in a model's own `call` is seen. That needs TensorFlow; `recommend` needs any backend.
+Following the model's graph needs TensorFlow; on another backend the layers are taken in their order, and residual
+branches are not scaled. `recommend` runs on any.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import math
 import random
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_initaudit import activations, connections
-from keras_initaudit.gains import activation_name, flat_ends, gain, moments
-from keras_initaudit.initializers import (
+from . import connections
+from .gains import NOT_ELEMENTWISE, Elementwise, activation_name, flat_ends, gain, moments, resolve
+from .initializers import (
     DeltaOrthogonal,
     GlorotNormal,
     HeNormal,
@@ -33,9 +32,10 @@ from keras_initaudit.initializers import (
     RandomNormal,
     VarianceScaling,
 )
-from keras_initaudit.initializers.base import mix
-from keras_initaudit.initializers.scaling import AxesScheme
-from keras_initaudit.tuning import Tuned, tune
+from .initializers.base import mix
+from .initializers.scaling import AxesScheme
+from .surroundings import Place, places
+from .tuning import Tuned, tune
 
 
 def recommend(activation: Any) -> Any:
@@ -63,9 +63,14 @@ def recommend(activation: Any) -> Any:
     name = activation_name(activation)
     if name == "selu":
         return LeCunNormal()
-    if name is None or name in activations.NOT_ELEMENTWISE or flat_ends(activation) is not None:
+    if name is None or name in NOT_ELEMENTWISE or _squashes(activation):
         return GlorotNormal()
     return HeNormal(gain=activation)
+
+
+def _squashes(activation: Any) -> bool:
+    """Whether an activation is flat at both ends and no ReLU with a ceiling."""
+    return flat_ends(activation) is not None and not (activation_name(activation) or "").startswith("relu")
 
 
 def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | None = None) -> Any:
@@ -120,293 +125,11 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
             "give `x`, a batch of its inputs."
         )
     base = random.randint(0, 2**31 - 1) if seed is None else int(seed)
-    starts = _Starts(model, _look(model, x), chosen, base)
+    starts = _Starts(model, places(model, x), chosen, base)
     starts.draw()
     if x is not None:
         starts.tune(x)
     return model
-
-
-# --- what stands where
-
-
-@dataclass(eq=False)
-class _Place:
-    """One kernel of the model, and what is known of its surroundings."""
-
-    path: str
-    name: str
-    owner: Any
-    variable: Any
-    activation: Any = None
-    """What the kernel feeds; None where that is linear."""
-    branches: int = 1
-    """Of the last kernel of an unnormalised residual branch, how many such branches there are; else 1."""
-    head: bool = False
-    """Whether no kernel comes after it."""
-    first: bool = False
-    """Whether no kernel comes before it."""
-    depth: int = 1
-    """Of a kernel in a chain that nothing normalises or leads round: number of such kernels with its activation."""
-
-    @property
-    def recurrent(self) -> bool:
-        return self.name.endswith("recurrent_kernel")
-
-
-@dataclass(eq=False)
-class _Graph:
-    """The calls of one forward pass, in order, and which one's output flows into which."""
-
-    layers: list[Any]
-    above: list[set[int]]
-    """Of each call, the calls whose outputs flow into it without passing another one."""
-    raw: dict[int, str] = field(default_factory=dict)
-    """Of a call, the activation that is applied to its output outside of any layer."""
-    sums: list[tuple[set[int], ...]] = field(default_factory=list)
-    """Of each addition, the calls (-1: the inputs) that flow into each of its terms."""
-
-    def below(self, call: int) -> list[int]:
-        return [index for index, sources in enumerate(self.above) if call in sources]
-
-    def ancestors(self, calls: set[int]) -> set[int]:
-        found, todo = set(calls), list(calls)
-        while todo:
-            call = todo.pop()
-            new = (self.above[call] if call >= 0 else set()) - found
-            found |= new
-            todo += new
-        return found
-
-
-_RAW = {
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Elu": "elu",
-    "Selu": "selu",
-    "Tanh": "tanh",
-    "Sigmoid": "sigmoid",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-}
-_PASSING = ("Identity", "Cast", "Reshape", "BiasAdd", "StopGradient", "EnsureShape")
-
-
-def _look(model: Any, x: Any) -> _Graph:
-    """Follows one forward pass through its graph; where it cannot be traced, the layers in their order."""
-    if keras.backend.backend() == "tensorflow":
-        try:
-            return _traced(model, x)
-        except Exception as error:  # a model whose call wants more than its inputs, or cannot be traced
-            warnings.warn(
-                f"the graph of {model.name!r} could not be followed ({type(error).__name__}: {error}); its layers are "
-                "taken in their order, and residual branches are not scaled",
-                stacklevel=4,
-            )
-    layers = [layer for layer in model._flatten_layers(include_self=False, recursive=True) if not layer._layers]
-    return _Graph(layers, [{index - 1} if index else set() for index in range(len(layers))])
-
-
-def _traced(model: Any, x: Any) -> _Graph:
-    import tensorflow as tf
-
-    from keras_initaudit import describe
-    from keras_initaudit.recording import Recording
-
-    graph = _Graph([], [])
-
-    def forward(inputs: Any) -> Any:
-        recording = Recording(model, tf.compat.v1.get_default_graph())
-        with recording.installed():
-            result = model(inputs, training=False)
-        calls = recording.calls
-        paths = [str(index) for index in range(len(calls))]
-        known = {id(tensor): "-1" for tensor in keras.tree.flatten(inputs)}
-        sources = describe.sources(calls, known, paths)
-        graph.layers = [call.layer for call in calls]
-        graph.above = [{int(path) for path in above} for above in sources]
-        known |= {id(call.output): path for call, path in zip(calls, paths, strict=True) if call.output is not None}
-        for index, call in enumerate(calls):
-            if call.output is not None:
-                name = _raw_activation(call.output)
-                if name is not None:
-                    graph.raw[index] = name
-        graph.sums = list(_sums(tf.compat.v1.get_default_graph(), known))
-        return result
-
-    spec = x if x is not None else _inputs(model)
-    tf.function(forward, autograph=False).get_concrete_function(spec)
-    return graph
-
-
-def _inputs(model: Any) -> Any:
-    import tensorflow as tf
-
-    inputs = getattr(model, "_inputs_struct", None)
-    if inputs is not None:
-        return keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), inputs)
-    if getattr(model, "inputs", None):
-        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
-        return specs[0] if len(specs) == 1 else specs
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if shape is None:
-        raise ValueError("the shape of its inputs is not known; give x")
-    return tf.TensorSpec((None, *shape[1:]), model.compute_dtype)
-
-
-def _raw_activation(tensor: Any) -> str | None:
-    """The activation that an operation outside of any layer applies to a tensor."""
-    todo = [tensor]
-    while todo:
-        for op in todo.pop().consumers():
-            if op.type == "Sigmoid" and any(
-                other.type == "Mul" and op.outputs[0] in list(other.inputs) for other in tensor.consumers()
-            ):
-                return "silu"  # x * sigmoid(x)
-            if op.type == "LeakyRelu":
-                return f"leaky_relu({op.get_attr('alpha'):.6g})"
-            if op.type in _RAW:
-                return _RAW[op.type]
-            if op.type in _PASSING:
-                todo.extend(op.outputs)
-    return None
-
-
-def _sums(graph: Any, known: dict[int, str]) -> Any:
-    """The additions of a graph whose terms all come from the inputs or from layers."""
-
-    def origins(tensor: Any) -> set[int]:
-        found, todo, seen = set(), [tensor], set()
-        while todo:
-            current = todo.pop()
-            if id(current) in known:
-                found.add(int(known[id(current)]))
-            elif id(current.op) not in seen:
-                seen.add(id(current.op))
-                todo.extend(current.op.inputs)
-        return found
-
-    for op in graph.get_operations():
-        if op.type in ("AddV2", "AddN", "Add") and op.outputs[0].dtype.is_floating:
-            terms = tuple(origins(tensor) for tensor in op.inputs)
-            if len(terms) > 1 and all(terms):
-                yield terms
-
-
-_NORMALISING = (
-    "BatchNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-    "RMSNormalization",
-    "UnitNormalization",
-)
-
-
-def _normalises(layer: Any) -> bool:
-    return type(layer).__name__ in _NORMALISING or "Normalization" in type(layer).__name__
-
-
-def _places(model: Any, graph: _Graph) -> list[_Place]:
-    """Every kernel of the model, those that the graph calls first and in its order."""
-    names: dict[int, str] = {}
-    places: dict[int, _Place] = {}
-    for layer in model._flatten_layers():
-        for name, owner, attribute in connections.own_kernels(layer):
-            variable = getattr(owner, attribute)
-            names[id(variable)] = variable.path
-            places.setdefault(id(variable), _Place(variable.path, name, owner, variable))
-    calls: dict[int, int] = {}
-    order: list[int] = []
-    for index, layer in enumerate(graph.layers):
-        for inner in layer._flatten_layers():
-            for _, owner, attribute in connections.own_kernels(inner):
-                key = id(getattr(owner, attribute))
-                if key not in calls:
-                    calls[key] = index
-                    order.append(key)
-    last = _branch_ends(graph, {calls[key] for key in order})
-    with_kernel = set(calls.values())
-    for key in order:
-        place, call = places[key], calls[key]
-        place.activation = _activation(graph, call, place.owner, place.name, with_kernel)
-        place.branches = last.get(call, 1)
-        below = set(graph.below(call))
-        reached = set(below)
-        while below:
-            below = {child for call in below for child in graph.below(call)} - reached
-            reached |= below
-        place.head = not reached & with_kernel
-        place.first = not (graph.ancestors({call}) - {call}) & with_kernel
-    _count_chains(graph, [(calls[key], places[key]) for key in order])
-    return [places[key] for key in order] + [place for key, place in places.items() if key not in calls]
-
-
-def _count_chains(graph: _Graph, called: list[tuple[int, _Place]]) -> None:
-    bypassed: set[int] = set()
-    for terms in graph.sums:
-        ancestry = [graph.ancestors(term) for term in terms]
-        bypassed |= {call for one in ancestry for call in one if not all(call in other for other in ancestry)}
-    chains: dict[str | None, list[_Place]] = {}
-    for call, place in called:
-        normalised = any(_normalises(graph.layers[child]) for child in graph.below(call))
-        if not (place.recurrent or place.head or normalised or call in bypassed):
-            chains.setdefault(activation_name(place.activation), []).append(place)
-    for chain in chains.values():
-        for place in chain:
-            place.depth = len(chain)
-
-
-def _activation(graph: _Graph, call: int, owner: Any, name: str, with_kernel: set[int]) -> Any:
-    """What is applied to a layer's output: its own activation, or the first one on the way to the next kernel."""
-    own = getattr(owner, "activation", None)
-    if name == "depthwise_kernel":
-        return None  # of a separable convolution: the pointwise kernel follows at once
-    if owner.__class__.__name__.endswith("Cell") or (own is not None and activation_name(own) is not None):
-        return own
-    seen, todo = {call}, [call]
-    while todo:
-        current = todo.pop(0)
-        children = [child for child in graph.below(current) if child not in seen and child not in with_kernel]
-        for child in children:
-            if activation_name(graph.layers[child]) is not None:
-                return graph.layers[child]
-        if current in graph.raw:
-            return graph.raw[current]
-        seen |= set(children)
-        todo += children
-    return None
-
-
-def _branch_ends(graph: _Graph, with_kernel: set[int]) -> dict[int, int]:
-    """The last kernel call of each residual branch that nothing normalises -> the number of these branches."""
-    ends: list[set[int]] = []
-    for terms in graph.sums:
-        ancestry = [graph.ancestors(term) for term in terms]
-        common = set.intersection(*ancestry)
-        if not common:
-            continue
-        # The branch is the term with the most kernels of its own; the skip connection has none, or a projection.
-        own = [{call for call in ancestors - common if call >= 0} for ancestors in ancestry]
-        depth = [len(calls & with_kernel) for calls in own]
-        branch = own[depth.index(max(depth))]
-        sum_of = set().union(*terms)
-        after = [call for call, above in enumerate(graph.above) if above >= sum_of]
-        normalised = any(_normalises(graph.layers[call]) for call in branch | set(after))
-        if not max(depth) or min(depth) == max(depth) or normalised:
-            continue
-        last = [call for call in branch & with_kernel if not set(_all_below(graph, call)) & branch & with_kernel]
-        ends.append(set(last))
-    return {call: len(ends) for last in ends for call in last}
-
-
-def _all_below(graph: _Graph, call: int) -> set[int]:
-    found: set[int] = set()
-    todo = [call]
-    while todo:
-        new = set(graph.below(todo.pop())) - found
-        found |= new
-        todo += new
-    return found
 
 
 # --- the starts
@@ -415,27 +138,34 @@ def _all_below(graph: _Graph, call: int) -> set[int]:
 class _Starts:
     """The weights of one model, drawn and tuned."""
 
-    def __init__(self, model: Any, graph: _Graph, scheme: Any, seed: int) -> None:
+    def __init__(self, model: Any, found: Sequence[Place], scheme: Any, seed: int) -> None:
         self.model = model
         self.scheme = scheme
         self.seed = seed
-        self.places = [place for place in _places(model, graph) if place.variable.trainable]
+        self.places = [place for place in found if place.variable.trainable]
 
     def draw(self) -> None:
         """Every kernel from its scheme, and the biases."""
+        centres: dict[int, Any] = {}
         for place in self.places:
-            _assign(place.variable, self._scheme(place)(place.variable.shape, dtype="float32"))
+            value = self._scheme(place)(place.variable.shape, dtype="float32")
+            _assign(place.variable, value)
+            if self.scheme is None and not place.first and _uncentred(place):
+                # What comes in is the same function's output: its mean is taken out again.
+                kernel = ops.convert_to_numpy(value)
+                total = kernel.reshape(-1, kernel.shape[-1]).sum(axis=0)
+                centres[id(place.owner)] = moments(place.activation, _variance(place))[0] * total
         heads = {id(place.owner) for place in self.places if place.head}
         for owner in {id(place.owner): place.owner for place in self.places}.values():
             bias = getattr(owner, "bias", None)
             if id(owner) in heads or not isinstance(bias, keras.Variable):
                 continue
-            value = np.zeros(bias.shape)
+            value = -centres.get(id(owner), 0.0) * np.ones(bias.shape)
             if getattr(owner, "unit_forget_bias", False):
                 value[owner.units : 2 * owner.units] = 1.0
             _assign(bias, value)
 
-    def _scheme(self, place: _Place) -> Any:
+    def _scheme(self, place: Place) -> Any:
         owner, seed = place.owner, mix(self.seed, place.path)
         gates = _gates(owner)
         if place.recurrent:
@@ -471,7 +201,7 @@ class _Starts:
                 continue
             hidden = place.activation is not None and not place.head and _gates(place.owner) == 1
             target = math.sqrt(operating_variance(place.activation, place.depth)) if hidden else 1.0
-            centred = hidden and flat_ends(place.activation) is not None
+            centred = hidden and _squashes(place.activation)
             tuned = Tuned(place.owner, target / math.sqrt(place.branches), centred)
             wanted.setdefault(id(place.owner), tuned).kernels.append(place.variable)
         tune(self.model, x, list(wanted.values()))
@@ -498,7 +228,7 @@ def operating_variance(activation: Any, depth: int) -> float:
         Schoenholz et al. 2017 (chi); Roberts, Yaida and Hanin 2022, section 5.3 (why gelu and silu run away).
     """
     try:
-        function = activations.resolve(activation)
+        function = resolve(activation)
     except ValueError:
         return 1.0
     if depth <= 2 or function.name == "selu":  # selu keeps its own variance, 1, by construction
@@ -510,10 +240,10 @@ def operating_variance(activation: Any, depth: int) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _cached_variance(name: str, depth: int) -> float:
-    return _operating_variance(activations.resolve(name), depth)
+    return _operating_variance(resolve(name), depth)
 
 
-def _operating_variance(function: activations.Elementwise, depth: int) -> float:
+def _operating_variance(function: Elementwise, depth: int) -> float:
     def power(q: float) -> float:
         mean, square, _ = moments(function, q)
         return square - mean * mean
@@ -527,16 +257,32 @@ def _operating_variance(function: activations.Elementwise, depth: int) -> float:
     return 1.0  # a kink at zero keeps chi above 1 at any scale: nothing is gained by a small one
 
 
-def _suited(place: _Place) -> Any:
+def _suited(place: Place) -> Any:
     """The recommended scheme; for a long chain of smooth activations, at the variance where it stays put."""
     scheme = recommend(place.activation)
-    if not isinstance(scheme, HeNormal):
+    q = _variance(place)
+    uncentred = _uncentred(place)
+    if not uncentred and (q == 1.0 or not isinstance(scheme, HeNormal)):
         return scheme
-    q = operating_variance(place.activation, place.depth)
-    if q == 1.0:
-        return scheme
+    mean, square, _ = moments(place.activation, q)
     # The first one brings data of unit size down to q, the others keep it there.
-    return VarianceScaling(scale=q if place.first else q / moments(place.activation, q)[1])
+    scale = q if place.first else q / (square - mean * mean if uncentred else square)
+    rows, columns = place.variable.shape[0], place.variable.shape[-1]
+    if len(place.variable.shape) == 2:
+        # Where the activation is nearly linear, only the weights make the size of the signal wander: these do not.
+        return Orthogonal(gain=math.sqrt(scale * max(1.0, columns / rows)))
+    return VarianceScaling(scale=scale)
+
+
+def _variance(place: Place) -> float:
+    return operating_variance(place.activation, place.depth)
+
+
+def _uncentred(place: Place) -> bool:
+    """Whether a kernel is in a chain of functions such as sigmoid, whose mean would soon be all that is passed on."""
+    if place.depth <= 2 or place.name != "kernel" or place.activation is None or not _squashes(place.activation):
+        return False
+    return place.owner.use_bias and abs(moments(place.activation)[0]) > 0.01
 
 
 def _scaled(scheme: Any, fan_in: float, fan_out: float, branches: int, seed: int) -> Any:

@@ -251,6 +251,9 @@ def _proof(finding: Finding, before: Snapshot, after: Snapshot, found: Sequence[
     old, new = (_observed(finding, snapshot) for snapshot in (before, after))
     if not math.isfinite(after.loss):
         return None
+    opposite = {"vanishing-signal": "exploding-signal", "vanishing-gradient": "exploding-gradient"}.get(finding.rule)
+    if opposite is not None and any(other.rule == opposite and other.severity == "bad" for other in found):
+        return None
     if same and not _better(finding, same, old, new):
         return None
     measured = _MEASURES.get(finding.rule)
