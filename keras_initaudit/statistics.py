@@ -44,10 +44,10 @@ MEASURED = {
     "activation": ("mean", "std", "rms", "max", "zero", "dead", "nonfinite", "spread"),
     "preactivation": ("mean", "std", "rms", "max", "nonfinite", "saturated"),
     "backward": ("rms", "max", "zero", "nonfinite"),
-    "weight": ("mean", "std", "rms", "max", "zero", "nonfinite", "identical"),
-    "gradient": ("rms", "max", "zero", "nonfinite", "identical"),
+    "weight": ("mean", "std", "rms", "max", "zero", "nonfinite"),
+    "gradient": ("rms", "max", "zero", "nonfinite"),
 }
-"""Kind of tensor -> what is measured of it."""
+"""Kind of tensor -> what `measured` tells of it; `identical` needs a matrix, and is asked for by itself."""
 
 
 # In the graph: which of the numbers to look at
