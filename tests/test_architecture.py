@@ -17,7 +17,7 @@ ROOMS = {
     "gains": (("activations",), ("numpy",)),
     "connections": ((), ("keras",)),
     "initializers": (("gains",), ("keras", "numpy")),
-    "statistics": ((), ("tensorflow",)),
+    "statistics": (("records",), ("numpy", "tensorflow")),
     "diagnosis": (("records",), ()),
     "report": (("records",), ()),
     "recording": (("gains",), ("keras", "tensorflow")),
@@ -27,7 +27,7 @@ ROOMS = {
         ("keras", "numpy", "tensorflow"),
     ),
     "initialization": (("initializers", "connections", "gains", "tuning", "surroundings"), ("keras", "numpy")),
-    "surroundings": (("connections", "describe", "gains"), ("keras",)),
+    "surroundings": (("connections", "describe", "gains", "recording"), ("keras", "tensorflow")),
     "tuning": (("connections", "gains", "describe"), ("keras", "numpy")),
     "remedy": (
         ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"),

@@ -39,9 +39,22 @@ def test_the_quickstart_tells_the_bad_start_from_the_good_one(tmp_path):
     assert {str(path) for path in runs} == {"stddev_0.05/initaudit", "he_normal/initaudit"}
 
 
-@pytest.mark.parametrize("script", [s for s in EXAMPLES if s.name != "quickstart.py"], ids=lambda s: s.name)
-def test_every_example_runs(script, tmp_path):
-    assert run(script, tmp_path).strip()
+@pytest.mark.slow
+def test_deep_plain_networks_train_after_initialize_and_not_before(tmp_path):
+    output = run(next(script for script in EXAMPLES if script.name == "deep_plain_networks.py"), tmp_path)
+    rows = [line.split() for line in output.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [
+        [activation, start]
+        for activation in ("relu", "tanh", "gelu", "silu")
+        for start in ("random_normal", "initialize")
+    ]
+    for before, after in zip(rows[::2], rows[1::2], strict=True):
+        assert (before[2], after[2]) == ("bad", "healthy")
+        assert float(before[3]) < 0.2 < 0.4 < float(after[3])
+
+
+def test_every_example_has_a_test():
+    assert [script.name for script in EXAMPLES] == ["deep_plain_networks.py", "quickstart.py"]
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda s: s.name)
