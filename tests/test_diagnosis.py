@@ -214,11 +214,12 @@ CASES: dict[str, tuple[dict[str, Make], dict[str, Make]]] = {
         },
     ),
     "fan-mismatch": (
-        {"depthwise": depthwise},
+        {"depthwise": depthwise, "depthwise that hides its scheme": lambda: depthwise(initializer=None)},
         {
             "the right axes": lambda: depthwise(8.0),
             "loaded weights": lambda: depthwise(3.0),
             "another scheme": lambda: depthwise(initializer="RandomNormal"),
+            "no scheme is known, and none fits": lambda: depthwise(3.0, initializer=None),
             "a stride alone": lambda: depthwise(weight_shape=(3, 3, 64, 64), fan_in=576.0, fan_out=144.0),
         },
     ),
@@ -318,7 +319,7 @@ def test_it_keeps_silent(rule: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "severity"),
     [
-        (lambda: plain(16, glorot), "warning"),
+        (lambda: plain(14, glorot), "warning"),
         (lambda: plain(30, glorot), "bad"),
         (lambda: twins(False), "warning"),
         (lambda: twins(True), "bad"),
@@ -326,7 +327,7 @@ def test_it_keeps_silent(rule: str, name: str) -> None:
         (lambda: attention(0.02), "bad"),
         (lambda: with_kernel(1, lambda w: 0 * w + 0.1, activation="tanh"), "warning"),
         (lambda: with_kernel(1, np.zeros_like), "bad"),
-        (lambda: healthy(x=1e-4 * pixels() / 255), "warning"),
+        (lambda: healthy(x=1e-3 * pixels() / 255), "warning"),
         (lambda: healthy(x=1e5 * pixels()), "bad"),
     ],
 )
@@ -428,7 +429,7 @@ def test_every_threshold_is_read_by_some_rule(field: str) -> None:
 @functools.cache
 def _all_cases() -> list[Any]:
     cases: list[Any] = [make() for firing, silent in CASES.values() for make in (*firing.values(), *silent.values())]
-    cases += [plain(16, glorot), attention(0.2), healthy(x=1e-4 * pixels() / 255)]
+    cases += [plain(16, glorot), attention(0.2), healthy(x=1e-3 * pixels() / 255)]
     cases += [_slow(), _targets(100.0, 1e4), _branch(), _graded(0.3), plain(20, glorot)]
     cases += [plain(3, glorot, "sigmoid"), edited(healthy(), "dense_2", activation_spread=5e-4)]
     return [

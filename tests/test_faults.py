@@ -181,7 +181,7 @@ def depthwise() -> Model:
         arguments["depthwise_initializer"] = arguments.pop("kernel_initializer")
         return layers.DepthwiseConv2D(3, padding="same", **arguments)
 
-    return convolutions("he_normal", depth=4, layer=make, x=looking.images(12, 32))
+    return convolutions("he_normal", depth=6, layer=make, x=looking.images(12, 32))
 
 
 def normal(std: float) -> Any:
@@ -252,14 +252,16 @@ FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
         "rnn",
         "bad",
     ),
-    "raw pixels": (lambda: mlp(4, x=raw()), "input-scale", "h0", "bad"),
+    "raw pixels": (lambda: mlp(4, x=raw()), "input-scale", "h0", ""),
+    "raw pixels, SGD": (lambda: by_descent(mlp(4, x=raw())), "input-scale", "h0", "bad"),
     "raw pixels, tanh": (lambda: mlp(4, "tanh", "glorot_uniform", x=raw()), "input-scale", "h0", "bad"),
     "raw pixels, convolutions": (lambda: convolutions(x=raw((12, 12, 3))), "input-scale", "c0", "bad"),
     "raw prices": (lambda: mlp(4, x=raw(low=0, high=100_000)), "input-scale", "h0", "bad"),
     "data far too small": (lambda: mlp(3, x=1e-8 * looking.vectors()), "input-scale", "h0", "bad"),
     "raw targets": (lambda: regression(1e4), "input-scale", "(target)", "bad"),
     "targets far from zero": (lambda: regression(1.0, 20.0), "initial-loss", "head", "bad"),
-    "over-confident head": (lambda: over_confident(), "initial-loss", "head", "bad"),
+    "over-confident head": (lambda: over_confident(), "initial-loss", "head", "warning"),
+    "over-confident logits": (lambda: over_confident(logits=True), "initial-loss", "head", "bad"),
     "NaN in the data": (lambda: with_nan("data"), "non-finite", "(input)", "bad"),
     "NaN born in a layer": (lambda: with_nan("layer"), "non-finite", "log", "bad"),
     "infinite weight": (lambda: with_nan("weight"), "non-finite", "h1", "bad"),
@@ -273,10 +275,19 @@ FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
 }
 
 
-def over_confident() -> Model:
+def over_confident(logits: bool = False) -> Model:
+    """The loss of probabilities is cut off at 16, that of logits is not."""
     model, x, y = mlp(3)
-    model.get_layer("head").kernel.assign(10.0 * np.random.default_rng(0).normal(size=(32, 5)))
+    model.get_layer("head").kernel.assign((100.0 if logits else 10.0) * np.random.default_rng(0).normal(size=(32, 5)))
+    if logits:
+        model.get_layer("head").activation = keras.activations.linear
+        model.compile("adam", looking.logits_loss())
     return model, x, y
+
+
+def by_descent(made: Model) -> Model:
+    model, x, y = made
+    return looking.compiled(model, optimizer="sgd"), x, y
 
 
 def one_seed() -> Model:

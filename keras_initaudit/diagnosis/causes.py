@@ -62,6 +62,7 @@ RULES: tuple[Rule, ...] = (
             "input_low_bad",
             "target_high_warning",
             "target_high_bad",
+            "adaptive_relief",
         ),
         data.input_scale,
         (*_SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
@@ -86,7 +87,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "fan-mismatch",
         ("weight_rms", "fan_in", "fan_out", "initializer"),
-        ("fan_ratio",),
+        ("fan_ratio", "fan_ratio_together"),
         weights.fan_mismatch,
         (*_SCALE, *_SYMPTOMS),
         "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equations 7 to 10",
@@ -158,7 +159,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "initial-loss",
         ("loss", "baseline_loss", "preactivation_rms"),
-        ("loss_warning", "loss_bad"),
+        ("loss_warning", "loss_bad", "adaptive_relief"),
         data.initial_loss,
         ("exploding-gradient", "update-ratio", "no-gradient", "saturated-units"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",

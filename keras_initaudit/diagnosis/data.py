@@ -88,11 +88,12 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
             if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
                 continue
             high = rms >= thresholds.input_high_warning
+            too_high = thresholds.input_high_bad * 10.0 ** (thresholds.adaptive_relief * network.adaptive)
             if not high and rms > thresholds.input_low_warning:
                 continue
-            bad = rms >= thresholds.input_high_bad or rms <= thresholds.input_low_bad
+            bad = rms >= too_high or rms <= thresholds.input_low_bad
             limits = (
-                (thresholds.input_high_bad if bad else thresholds.input_high_warning)
+                (too_high if bad else thresholds.input_high_warning)
                 if high
                 else (thresholds.input_low_bad if bad else thresholds.input_low_warning)
             )
@@ -176,7 +177,8 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     far = regression and offset > 3.0 * deviation and offset > rms
     if head is None or (rms < 3.0 and not far):
         return []
-    severity: Severity = "bad" if ratio >= thresholds.loss_bad else "warning"
+    limit = thresholds.loss_bad * 10.0 ** (0.5 * thresholds.adaptive_relief * network.adaptive)
+    severity: Severity = "bad" if ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
         remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
@@ -193,7 +195,7 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             f"{why}",
             observed=ratio,
             expected=1.0,
-            threshold=thresholds.loss_bad if severity == "bad" else thresholds.loss_warning,
+            threshold=limit if severity == "bad" else thresholds.loss_warning,
             unit="loss over the loss of an uninformed model",
             layers=[head.path],
             loss=loss,

@@ -225,7 +225,7 @@ def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]
             "duplicate-kernels",
             "bad" if same else "warning",
             network.owner(row).path,
-            f"{several([r.path for r, _, _ in twins])} starts with the numbers of {first.path}, {end}",
+            f"the weights of {several([r.path for r, _, _ in twins])} start with the numbers of {first.path}, {end}",
             observed=len(twins),
             expected=0,
             threshold=1,

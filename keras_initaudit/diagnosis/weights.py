@@ -99,7 +99,8 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
         ratio = _fan_ratio(row)
         if ratio is not None and max(ratio, 1.0 / ratio) >= thresholds.fan_ratio:
             found.append((ratio, row))
-    if not found:
+    # Layer after layer the factors multiply; a single stride of two (0.71) is nobody's trouble.
+    if not found or abs(sum(math.log(ratio) for ratio, _ in found)) < math.log(thresholds.fan_ratio_together):
         return []
     ratio, worst = max(found, key=lambda pair: abs(math.log(pair[0])))
     rows = [row for _, row in found]
@@ -114,8 +115,8 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
             "fan-mismatch",
             "warning",
             worst.path,
-            f"{worst.info.initializer} read fans of {num(assumed[0])} and {num(assumed[1])} off the kernel's shape "
-            f"at {where}; they are {true}, so the weights are {num(ratio)} times what the scheme means",
+            f"{worst.info.initializer or 'the scheme'} read fans of {num(assumed[0])} and {num(assumed[1])} off the "
+            f"shape of the kernel at {where}; they are {true}, so the weights are {num(ratio)} times what the scheme means",
             observed=worst.stats.weight_rms,
             expected=worst.stats.weight_rms / ratio,
             threshold=thresholds.fan_ratio,
@@ -133,24 +134,23 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
 def _fan_ratio(row: Row) -> float | None:
     """Std of the weight over the std that its scheme means; None unless the wrong fans explain it."""
     info = row.info
-    if info.fan_in is None or info.fan_out is None or info.initializer is None:
+    if info.fan_in is None or info.fan_out is None or (not remedies.misread(info) and _strided(info)):
         return None
-    if not remedies.misread(info) and _strided(info):
-        return None
-    config = info.initializer_config
     assumed = _assumed_fans(info)
-    law = _law(info.initializer, config, info.gain)
-    if law is None or assumed is None:
-        return None
-    scale, mode = law
-    wrong, meant = _std(scale, mode, assumed), _std(scale, mode, (info.fan_in, info.fan_out))
-    if wrong is None or meant is None:
-        return None
-    # Five standard errors of the rms of n normals, and 2 % for other distributions.
-    tolerance = 5.0 / math.sqrt(2.0 * math.prod(info.weight_shape)) + 0.02
-    if not math.isclose(row.stats.weight_rms, wrong, rel_tol=tolerance):
-        return None
-    return wrong / meant
+    if info.initializer is not None:
+        laws = [_law(info.initializer, info.initializer_config, info.gain)]
+    else:  # some layers do not tell theirs: a common scheme with the wrong fans gives itself away by its variance
+        laws = list(_SCHEMES.values()) if remedies.misread(info) else []
+    for law in laws:
+        if law is None or assumed is None:
+            continue
+        scale, mode = law
+        wrong, meant = _std(scale, mode, assumed), _std(scale, mode, (info.fan_in, info.fan_out))
+        # Five standard errors of the rms of n normals, and 2 % for other distributions.
+        tolerance = 5.0 / math.sqrt(2.0 * math.prod(info.weight_shape)) + 0.02
+        if wrong is not None and meant is not None and math.isclose(row.stats.weight_rms, wrong, rel_tol=tolerance):
+            return wrong / meant
+    return None
 
 
 def _strided(info: LayerInfo) -> bool:
