@@ -89,9 +89,9 @@ class Thresholds:
     update_low_warning: float = -7.0
     """Below this no step of a usual training is long enough to matter: 1e5 updates change the weights by 1 %."""
     fan_ratio: float = 1.3
-    """Ratio of the standard deviation to the one that the scheme means with the true fans, from which a layer counts."""
+    """Ratio of the standard deviation to the one that the scheme means with the true fans: from there a layer counts."""
     fan_ratio_together: float = 1.8
-    """The ratios of all such layers, multiplied: Keras's default on one transposed convolution of stride 2 makes 1.41."""
+    """The ratios of all such layers, multiplied: Keras's default on one transposed convolution of stride 2 gives 1.4."""
     divergence: float = 10.0
     """Loss at a later audit over the first loss and over the uninformed one, at which the run counts as diverged."""
 

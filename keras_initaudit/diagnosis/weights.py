@@ -116,7 +116,7 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
             "warning",
             worst.path,
             f"{worst.info.initializer or 'the scheme'} read fans of {num(assumed[0])} and {num(assumed[1])} off the "
-            f"shape of the kernel at {where}; they are {true}, so the weights are {num(ratio)} times what the scheme means",
+            f"shape of the kernel at {where}; they are {true}, so the weights are {num(ratio)} times what it means",
             observed=worst.stats.weight_rms,
             expected=worst.stats.weight_rms / ratio,
             threshold=thresholds.fan_ratio,
