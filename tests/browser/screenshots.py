@@ -22,9 +22,9 @@ import chromium  # noqa: E402  found through the line above
 from tensorboard_server import tensorboard  # noqa: E402
 
 PICTURES = {
-    "tab-bad.png": {"run": "random_normal_0.05", "height": 1010},
-    "tab-healthy.png": {"run": "he_normal", "height": 1010},
-    "tab-dark.png": {"run": "random_normal_0.05", "height": 1010, "dark": True},
+    "tab-bad.png": {"run": "random_normal_0.05", "height": 1240},
+    "tab-healthy.png": {"run": "he_normal", "height": 1240},
+    "tab-dark.png": {"run": "random_normal_0.05", "height": 1240, "dark": True},
 }
 
 

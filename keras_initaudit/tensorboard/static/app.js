@@ -3,15 +3,17 @@
 import { fetchColumns, fetchHistograms, fetchRun, fetchRuns } from "./api.js";
 import { drawCard } from "./cards.js";
 import { forgetColours } from "./colour.js";
-import { describe, drawDetail } from "./detail.js";
+import { drawDetail } from "./detail.js";
 import { chip, h } from "./dom.js";
 import { drawEmpty } from "./empty.js";
-import { drawFindings, layersOf } from "./findings.js";
-import { count, level as readOut, size } from "./format.js";
+import { drawFindings } from "./findings.js";
+import { count, size } from "./format.js";
 import { drawHeatmap, heatmapLegend } from "./heatmap.js";
 import { followTheme, onAddress, onReload, readAddress, writeAddress } from "./host.js";
-import { columnsFor, curve, severity, sortRuns, statistic, statisticFor, STATISTICS, trouble } from "./model.js";
+import { columnsFor, curve, sortRuns, statistic, statisticFor, STATISTICS } from "./model.js";
+import { follow, makeTip, reading } from "./pointer.js";
 import { drawProfile, frameOf, profileLegend } from "./profile.js";
+import { rowsOf } from "./rows.js";
 import { drawTable, firstOrder } from "./table.js";
 
 const PROFILE_COLUMNS = columnsFor(statistic("backward"));
@@ -25,7 +27,6 @@ const state = {
   profiles: new Map(), // run -> {stamp, now, start}
   chosen: null, // {info, table, layers: positions, steps, curves}
   view: { run: null, step: null, stat: null, layer: null, runs: "", filter: "", by: null, descending: false, all: false },
-  trouble: null,
 };
 
 let root = null;
@@ -40,15 +41,15 @@ export function start(element) {
     cards: h("nav", { class: "cards", "aria-label": "Runs" }),
     search: h("input", { type: "search", class: "search", placeholder: "Filter runs", "aria-label": "Filter runs", hidden: true, oninput: onSearch }),
     run: h("article", { class: "run" }),
-    tip: h("div", { class: "tip", hidden: true, role: "status" }),
+    tip: makeTip(),
   };
   parts.search.value = state.view.runs;
-  root.append(parts.notice, parts.search, parts.cards, parts.run, parts.tip);
+  root.append(parts.notice, parts.search, parts.cards, parts.run, parts.tip.box);
   followTheme(() => {
     forgetColours();
     drawRun();
   });
-  onReload(refresh);
+  onReload(() => refresh(false));
   onAddress((given) => {
     if (!given.run) return; // another tab, or ours as the bar opens it
     Object.assign(state.view, { step: null, layer: null, stat: null, filter: "" }, viewOf(given));
@@ -80,7 +81,7 @@ function say(text) {
 }
 
 /** Fetches what has changed and draws it; an error leaves the picture that stands. */
-async function refresh() {
+async function refresh(anew = true) {
   try {
     const { runs } = await fetchRuns();
     state.runs = sortRuns(runs);
@@ -92,13 +93,13 @@ async function refresh() {
   if (!state.runs.length) {
     parts.run.replaceChildren(drawEmpty());
     parts.cards.replaceChildren();
-    setTimeout(refresh, EMPTY_AGAIN);
+    setTimeout(() => state.runs.length || refresh(), EMPTY_AGAIN);
     return;
   }
   const wanted = state.runs.find((run) => run.run === state.view.run);
   if (!wanted) state.view.run = (state.runs.find((run) => !run.problem) ?? state.runs[0]).run;
   drawCards();
-  await Promise.all([loadRun(), ...state.runs.map(loadProfile)]);
+  await Promise.all([loadRun(anew), ...state.runs.map(loadProfile)]);
   performance.mark("initaudit-drawn");
 }
 
@@ -115,8 +116,8 @@ async function loadProfile(run) {
   drawCards();
 }
 
-/** Fetches the chosen run, unless what is here is still as the log has it. */
-async function loadRun() {
+/** Fetches the chosen run, unless what is here is still as the log has it; then it is drawn again if `anew`. */
+async function loadRun(anew = true) {
   const run = state.runs.find((one) => one.run === state.view.run);
   const mine = ++turn;
   if (!run || run.problem) {
@@ -129,7 +130,7 @@ async function loadRun() {
   const columns = [...new Set([...columnsFor(entry), ...TABLE_COLUMNS])];
   const here = state.chosen;
   if (here?.info.run === run.run && String(here.info.stamp) === String(run.stamp) && columns.every((name) => here.columns.includes(name))) {
-    drawRun();
+    if (anew) drawRun();
     return;
   }
   try {
@@ -184,7 +185,11 @@ function choose(change) {
     drawCards();
     loadRun();
   } else if (before.stat !== stat) loadRun();
-  else drawRun(before.layer !== layer || before.step !== step ? undefined : "table");
+  else if (before.step !== step) drawRun();
+  else {
+    parts.table.replaceChildren(table());
+    if (before.layer !== layer) drawLayer();
+  }
 }
 
 function onSearch(event) {
@@ -224,8 +229,8 @@ function findingsAt(step) {
   return findings === null ? null : findings.map((number) => state.chosen.info.findings[number]);
 }
 
-/** Draws the chosen run: all of it, or its table alone (a key in the filter must not redraw the pictures). */
-function drawRun(what) {
+/** Draws the chosen run. */
+function drawRun() {
   if (!parts.run || state.runs === null || !state.runs.length) return;
   const run = state.runs.find((one) => one.run === state.view.run);
   if (!state.chosen) {
@@ -233,10 +238,7 @@ function drawRun(what) {
     parts.run.replaceChildren(...(problem ? [h("h2", null, run.label), h("p", { class: "notice" }, `This run cannot be read: ${problem}`)] : []));
     return;
   }
-  if (what === "table" && parts.table) {
-    parts.table.replaceChildren(table());
-    return;
-  }
+  const { scrollTop } = document.scrollingElement;
   state.width = root.clientWidth;
   const step = shownStep();
   const box = h("div", { class: "pictures" });
@@ -247,6 +249,7 @@ function drawRun(what) {
   parts.run.replaceChildren(head(run, step), h("div", { class: "upper" }, found?.length ? [box, side] : [side, box]), parts.detail, tools(), parts.table);
   box.append(...pictures(box.clientWidth, step));
   drawLayer();
+  document.scrollingElement.scrollTop = scrollTop; // measuring the half-built page has moved it
 }
 
 function head(run, step) {
@@ -284,7 +287,16 @@ function pictures(width, step) {
   const profile = h("div", { class: "profile-place" }, drawProfile(frame, at(step), step > 0 ? at(0) : null, title));
   const heat = drawHeatmap(frame, entry, curves(entry), table.steps, names, `${entry.name}: layers from left to right, steps from top to bottom. Arrow keys move, Enter opens the layer, space shows the step.`);
   const picker = h("select", { "aria-label": "Statistic of the heat map", onchange: (event) => choose({ stat: event.target.value }) }, available().map((one) => h("option", { value: one.id, selected: one.id === entry.id }, one.name)));
-  follow(frame, profile, heat, entry, at, step);
+  const layerAt = (i) => info.layers[layers[i]];
+  const read = [...new Set([statistic("activation"), statistic("backward"), entry])];
+  follow(frame, profile, heat, parts.tip, {
+    step,
+    steps: table.steps.length,
+    redraw: (one) => profile.replaceChildren(drawProfile(frame, at(one), one > 0 ? at(0) : null, `Depth profile at step ${table.steps[one]}`)),
+    read: (i, one) => reading(layerAt(i), i, table.steps[one], read.map((each) => [each, curves(each)[one]])),
+    open: (i) => chooseLayer(layerAt(i).path),
+    pin: (one) => choose({ step: table.steps[one] }),
+  });
   return [
     h("div", { class: "picture-head" }, h("h3", null, "Signal and gradient by depth"), profileLegend(step > 0)),
     profile,
@@ -294,79 +306,6 @@ function pictures(width, step) {
 }
 
 const available = () => STATISTICS.filter((one) => state.chosen.info.columns.includes(one.column));
-
-/** The pointer and the keys on both pictures: a read-out, a cursor in both, and the profile of the step under it. */
-function follow(frame, profile, heat, entry, at, step) {
-  const { info, layers, table } = state.chosen;
-  let here = null;
-  let drawn = step;
-  const show = (layer, row, x, y) => {
-    here = layer === null ? null : { layer, step: row };
-    heat.point(layer, row);
-    if (drawn !== (row ?? step)) {
-      drawn = row ?? step;
-      profile.replaceChildren(drawProfile(frame, at(drawn), drawn > 0 ? at(0) : null, `Depth profile at step ${table.steps[drawn]}`));
-    }
-    const cursor = profile.querySelector(".cursor");
-    const at_x = layer === null ? -9 : frame.x(layer);
-    cursor.setAttribute("x1", at_x);
-    cursor.setAttribute("x2", at_x);
-    tip(layer === null ? null : reading(info.layers[layers[layer]], layer, drawn, entry), x, y);
-  };
-  const leave = () => show(null, null);
-  profile.addEventListener("pointermove", (event) => {
-    const x = event.clientX - profile.getBoundingClientRect().left;
-    if (x < frame.left || x > frame.width - frame.right) leave();
-    else show(frame.at(x), step, event.clientX, event.clientY);
-  });
-  profile.addEventListener("pointerleave", leave);
-  profile.addEventListener("click", () => here && chooseLayer(info.layers[layers[here.layer]].path));
-  const cells = heat.element.querySelector("canvas.cells");
-  cells.addEventListener("pointermove", (event) => {
-    const cell = heat.at(event);
-    show(cell.layer, cell.step, event.clientX, event.clientY);
-  });
-  cells.addEventListener("pointerleave", leave);
-  cells.addEventListener("click", () => here && chooseLayer(info.layers[layers[here.layer]].path));
-  cells.addEventListener("dblclick", () => here && choose({ step: table.steps[here.step] }));
-  heat.element.addEventListener("blur", leave);
-  heat.element.addEventListener("keydown", (event) => {
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const now = here ?? { layer: 0, step };
-    if (moves[event.key]) {
-      const [sideways, down] = moves[event.key];
-      const layer = Math.max(0, Math.min(frame.count - 1, now.layer + (here ? sideways : 0)));
-      const row = Math.max(0, Math.min(table.steps.length - 1, now.step + (here ? down : 0)));
-      const area = cells.getBoundingClientRect();
-      show(layer, row, area.left + (layer + 0.5) * frame.cell, area.top + ((row + 0.5) * area.height) / table.steps.length);
-    } else if (event.key === "Enter" && here) chooseLayer(info.layers[layers[here.layer]].path);
-    else if (event.key === " " && here) choose({ step: table.steps[here.step] });
-    else if (event.key === "Escape") leave();
-    else return;
-    event.preventDefault();
-  });
-}
-
-function reading(layer, i, step, entry) {
-  const { table } = state.chosen;
-  const line = (one) => {
-    const drawn = curves(one)[step];
-    const value = drawn.broken[i] ? "not finite" : readOut(one, drawn.level[i]);
-    const measured = one.relative && !drawn.broken[i] ? ` (${size(drawn.value[i])})` : "";
-    return h("div", null, `${one.name}: `, h("b", null, value), measured);
-  };
-  const lines = [...new Set([statistic("activation"), statistic("backward"), entry])];
-  return [h("div", { class: "tip-head" }, layer.path), h("div", { class: "small" }, `${layer.kind ?? ""} · step ${table.steps[step].toLocaleString("en")}`), ...lines.map(line)];
-}
-
-function tip(content, x, y) {
-  parts.tip.hidden = content === null;
-  if (content === null) return;
-  parts.tip.replaceChildren(...content);
-  const { width, height } = parts.tip.getBoundingClientRect();
-  parts.tip.style.left = `${Math.max(4, Math.min(x + 16, window.innerWidth - width - 8))}px`;
-  parts.tip.style.top = `${Math.max(4, y + height + 24 > window.innerHeight ? y - height - 12 : y + 18)}px`;
-}
 
 // --- the table and the layer ------------------------------------------------------------------------------------
 
@@ -387,36 +326,9 @@ function tableRows() {
   const { info, table: numbers, cache, layers } = state.chosen;
   const step = shownStep();
   const key = `rows ${step} ${state.view.stat}`;
-  if (cache.has(key)) return cache.get(key);
-  const one = Object.fromEntries(["activation", "gradient", "update", "backward"].map((id) => [id, curve(numbers, statistic(id), step)]));
-  const judged = [[statistic("activation"), one.activation], [statistic("backward"), one.backward]];
-  const found = (findingsAt(step) ?? []).map((finding) => ({ ...finding, layers: layersOf(finding) }));
   const entry = statistic(state.view.stat);
-  const over = curves(entry);
-  const place = new Map(layers.map((row, position) => [row, position]));
-  const rows = info.layers.flatMap((layer, index) => {
-    if (["input", "target"].includes(layer.role)) return [];
-    const findings = found.filter((finding) => finding.layers.has(layer.path)).sort((a, b) => severity(a.severity) - severity(b.severity));
-    const pick = (id) => ({ value: one[id].value[index], level: one[id].level[index], broken: one[id].broken[index] });
-    const about = describe(layer);
-    const position = place.get(index);
-    const far = trouble(judged, index);
-    return {
-      index,
-      layer,
-      about,
-      findings,
-      rank: (findings.length ? severity(findings[0].severity) - 2 : 1) * 1e6 - (Number.isFinite(far) ? far : 1e5),
-      search: `${layer.path} ${about} ${findings.map((finding) => `${finding.rule} ${finding.severity}`).join(" ")}`.toLowerCase(),
-      activation: pick("activation"),
-      gradient: { ...pick("gradient") },
-      update: pick("update"),
-      stripEntry: entry,
-      strip: position === undefined ? null : { level: over.map((a) => a.level[position]), broken: over.map((a) => a.broken[position]) },
-    };
-  });
-  cache.set(key, rows);
-  return rows;
+  if (!cache.has(key)) cache.set(key, rowsOf(info.layers, numbers, step, findingsAt(step) ?? [], layers, entry, curves(entry)));
+  return cache.get(key);
 }
 
 /** The panel of the chosen layer, or none. */
@@ -424,7 +336,10 @@ async function drawLayer() {
   const { info, table: numbers } = state.chosen;
   const place = parts.detail;
   const index = info.layers.findIndex((layer) => layer.path === state.view.layer);
-  if (index < 0) return;
+  if (index < 0) {
+    place.replaceChildren();
+    return;
+  }
   const layer = info.layers[index];
   const steps = numbers.steps;
   const all = numbers.at("update_log10");
@@ -433,6 +348,7 @@ async function drawLayer() {
   const key = `histograms ${layer.path}`;
   if (!state.chosen.cache.has(key)) {
     place.replaceChildren(drawDetail(layer, steps, ratios, {}, close));
+    place.scrollIntoView({ block: "nearest" });
     const kinds = ["weights", "activations", "gradients"];
     const { cache } = state.chosen;
     try {
