@@ -1,6 +1,8 @@
 """Trains with and without the audit on logical CPUs under `MirroredStrategy`; exits with an error where they differ.
 
-A process of its own: TensorFlow's devices are fixed at its first operation. `python distributed_training.py CASE REPLICAS`.
+A process of its own, because TensorFlow's devices are fixed at its first operation:
+
+    python tests/distributed_training.py CASE REPLICAS
 """
 
 import os
