@@ -11,6 +11,7 @@ import chromium  # noqa: E402  found through the line above
 from deep_network import Network, findings_of  # noqa: E402
 from tensorboard_server import tensorboard  # noqa: E402
 
+from keras_initaudit.records import Snapshot  # noqa: E402
 from keras_initaudit.tensorboard.summary import Writer  # noqa: E402
 
 STEPS = (0, 1, 2, 5, 10, 20)
@@ -51,6 +52,13 @@ def write(folder, network, steps=STEPS, rate=0.05):
     return snapshots
 
 
+def _write_void(folder):
+    """The audit of a model without a layer."""
+    writer = Writer(folder / "initaudit")
+    writer.write(Snapshot(0, (), (), loss=1.0), [])
+    writer.close()
+
+
 @pytest.fixture(scope="session")
 def logged(tmp_path_factory):
     """A folder with runs of every kind, and what was logged of each."""
@@ -62,13 +70,14 @@ def logged(tmp_path_factory):
         "deep": write(folder / "deep", Network(200, std=1.2), (0, 5)),
         "evil <i>": write(folder / "evil <i>", Network(6, names=EVIL.__getitem__)),
         "two": write(folder / "two", Network(2)),
+        "void": _write_void(folder / "void"),
     }
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, logged, chrome):
     with tensorboard(tmp_path_factory.mktemp("server"), logged[0]) as running:
-        assert len(running.runs(6)) == 6
+        assert len(running.runs(7)) == 7
         yield running
 
 

@@ -22,14 +22,14 @@ import chromium  # noqa: E402  found through the line above
 from tensorboard_server import tensorboard  # noqa: E402
 
 PICTURES = {
-    "tab-bad.png": {"run": "random_normal_0.05", "height": 1240},
+    "tab-bad.png": {"run": "normal_0.05", "height": 1240},
     "tab-healthy.png": {"run": "he_normal", "height": 1240},
-    "tab-dark.png": {"run": "random_normal_0.05", "height": 1240, "dark": True},
+    "tab-dark.png": {"run": "normal_0.05", "height": 1240, "dark": True},
 }
 
 
 def train(logs: Path) -> None:
-    """The same network from four starts, each watched by the audit."""
+    """The same network from three starts, each watched by the audit."""
     import keras
     from sklearn.datasets import load_digits
 
@@ -39,9 +39,8 @@ def train(logs: Path) -> None:
     x, y = (data.data / 16).astype("float32"), data.target
     starts = {
         "he_normal": lambda: HeNormal(),
-        "random_normal_0.05": lambda: RandomNormal(stddev=0.05),
-        "random_normal_0.6": lambda: RandomNormal(stddev=0.6),
-        "glorot_uniform": lambda: "glorot_uniform",
+        "normal_0.05": lambda: RandomNormal(stddev=0.05),
+        "normal_0.6": lambda: RandomNormal(stddev=0.6),
     }
     for name, start in starts.items():
         keras.utils.set_random_seed(1)

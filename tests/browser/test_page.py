@@ -109,7 +109,7 @@ def test_the_tab_is_in_tensorboards_bar_and_opens_there(chrome, server):
     tab = until(lambda: [e for e in all_of(chrome, "[role=tab]") if e.text.upper() == "INIT AUDIT"])[0]
     tab.click()
     chromium.enter(chrome)
-    assert len(all_of(chrome, ".card")) == 6
+    assert len(all_of(chrome, ".card")) == 7
 
 
 def test_the_worst_runs_come_first_with_their_verdict_in_words(page):
@@ -122,6 +122,7 @@ def test_the_worst_runs_come_first_with_their_verdict_in_words(page):
         ("evil <i>/initaudit", "HEALTHY"),
         ("good/initaudit", "HEALTHY"),
         ("two/initaudit", "HEALTHY"),
+        ("void/initaudit", "HEALTHY"),
     ]
     assert shown(driver) == "bad"
     assert "each layer multiplies the gradient by" in one(driver, "[data-run='bad/initaudit'] .headline").text
@@ -146,7 +147,7 @@ def test_the_profile_shows_the_numbers_that_were_measured(page, logged, run):
 
 def test_all_cards_have_the_same_axes(page):
     driver = page()
-    until(lambda: len(all_of(driver, ".card svg.profile")) == 6)
+    until(lambda: len(all_of(driver, ".card svg.profile")) == 7)
     bands = {(b.get_attribute("y"), b.get_attribute("height")) for b in all_of(driver, ".card .band")}
     assert len(bands) == 1
 
@@ -198,6 +199,13 @@ def test_two_layers_are_drawn(page, logged):
     driver = page(choose("two"))
     assert len(drawn_decades(driver, "activation")) == 2
     assert [row.get_attribute("data-row") for row in all_of(driver, "tbody tr")] == ["dense", "dense_1"]
+
+
+def test_a_model_without_layers_is_no_fault(page):
+    driver = page()
+    one(driver, "[data-run='void/initaudit']").click()
+    until(lambda: shown(driver) == "void")
+    assert "no layers to draw" in text_of(driver, ".run")
 
 
 def test_the_table_has_the_numbers_of_the_last_audit(page, logged):

@@ -238,6 +238,10 @@ function drawRun() {
     parts.run.replaceChildren(...(problem ? [h("h2", null, run.label), h("p", { class: "notice" }, `This run cannot be read: ${problem}`)] : []));
     return;
   }
+  if (!state.chosen.table.steps.length) {
+    parts.run.replaceChildren(h("h2", null, run.label), h("p", { class: "notice" }, "No audit of this run can be read: its tables do not have the shape that its header tells."));
+    return;
+  }
   const { scrollTop } = document.scrollingElement;
   state.width = root.clientWidth;
   const step = shownStep();
@@ -280,7 +284,7 @@ function pictures(width, step) {
   const { info, layers, table } = state.chosen;
   const entry = statistic(state.view.stat);
   const names = layers.map((row) => info.layers[row].path);
-  if (!names.length || !table.steps.length) return [h("p", { class: "quiet" }, "This audit has no layers to draw.")];
+  if (!names.length) return [h("p", { class: "quiet" }, "This audit has no layers to draw.")];
   const frame = frameOf(width, names.length);
   const at = (one) => ({ activation: curves(statistic("activation"))[one], backward: curves(statistic("backward"))[one] });
   const title = `Depth profile of ${info.label} at step ${table.steps[step]}`;
