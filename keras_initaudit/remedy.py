@@ -13,6 +13,7 @@ import dataclasses
 import math
 import random
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -116,7 +117,9 @@ def _proven(finding: Finding, probe: Any, thresholds: Thresholds | None, before:
 
 def _after(finding: Finding, probe: Any) -> Snapshot:
     with _kept(probe):
-        preprocessing = apply(finding, probe.model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a start that is only tried
+            preprocessing = apply(finding, probe.model)
         if preprocessing is not None:
             # Another dtype may come out of it, so that the probe's own trace does not fit.
             x, *rest = probe.batch

@@ -289,6 +289,8 @@ def _branch_ends(graph: Graph, with_kernel: set[int]) -> dict[int, int]:
         branch = own[depth.index(max(depth))]
         sum_of = set().union(*terms)
         after = [call for call, above in enumerate(graph.above) if above >= sum_of]
+        # An addition that is a layer is a call itself.
+        after += [child for call in after if call not in with_kernel for child in graph.below(call)]
         normalised = any(_normalises(graph.layers[call]) for call in branch | set(after))
         if not max(depth) or min(depth) == max(depth) or normalised:
             continue

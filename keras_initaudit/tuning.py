@@ -88,8 +88,9 @@ def _preactivations(layer: Any, call: Callable[..., Any], tuned: Tuned, args: An
 
     with _replaced(tuned.owner, "activation", entered):
         output = keras.tree.flatten(call(*args, **kwargs))[0]
-    # A linear layer may skip its activation; what enters a softmax is what its layer makes.
-    return seen[0] if seen else output
+    if len(seen) > 1:  # a wrapped layer, called once a time step
+        return ops.concatenate([ops.reshape(z, (-1, z.shape[-1])) for z in seen])
+    return seen[0] if seen else output  # a layer may have an activation and apply it otherwise
 
 
 def _gate_inputs(tuned: Tuned, sequence: Any) -> Any:

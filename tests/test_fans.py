@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from keras import layers, ops
@@ -279,7 +278,7 @@ def test_a_layer_of_ones_own_is_refused_until_it_is_registered():
     "arguments", [(3, "kernel", len), (dict, "kernel", len), (layers.Dense, "", len), (layers.Dense, "kernel", 3)]
 )
 def test_registration_checks_what_it_is_given(arguments):
-    with pytest.raises(TypeError, match="`layer_class`|`weight`|`rule`"):
+    with pytest.raises(TypeError, match=r"`layer_class`|`weight`|`rule`"):
         register(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""Every scheme: its law, to five standard errors; seeds, precision, serialization, odd shapes; and what it is made for."""
+"""Every scheme: its law, to five standard errors; seeds, precision, files, odd shapes; and what it is made for."""
 
 import itertools
 import json
@@ -143,7 +143,7 @@ def test_bounds():
     # Of 60 000 normal numbers 2700 are beyond two standard deviations: the default is not cut.
     assert np.abs(numbers(ki.HeNormal(seed=1), shape)).max() > cut
     values = numbers(ki.RandomUniform(1.0, 2.0, seed=1), shape)
-    assert 1.0 <= values.min()
+    assert values.min() >= 1.0
     assert values.max() <= 2.0
 
 
