@@ -100,16 +100,20 @@ def _proven(finding: Finding, probe: Any, thresholds: Thresholds | None, before:
     texts = [finding.remedy]
     if WHOLE_MODEL not in texts and "preprocessing" not in finding.remedy:
         texts.append(WHOLE_MODEL)
+    weaker: Finding | None = None
     for text in texts:
         tried = dataclasses.replace(finding, remedy=text)
         try:
             after = _after(tried, probe)
         except Exception:  # a remedy that does not run is none, whatever the reason
             continue
-        proof = _proof(tried, before, after, diagnose([after], thresholds))
-        if proof is not None:
+        found = diagnose([after], thresholds)
+        proof = _proof(tried, before, after, found)
+        if proof is not None and not any(other.rule == finding.rule for other in found):
             return dataclasses.replace(tried, proof=proof)
-    return dataclasses.replace(finding, remedy=None)
+        if proof is not None and weaker is None:
+            weaker = dataclasses.replace(tried, proof=proof)
+    return dataclasses.replace(finding, remedy=None) if weaker is None else weaker
 
 
 # --- trying

@@ -1,0 +1,212 @@
+"""Remedies: each text runs, is proven on the model, and leaves no trace of the trial."""
+
+import dataclasses
+import random
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_initaudit as ki
+from keras_initaudit import remedy
+from keras_initaudit.diagnosis import Thresholds, diagnose
+from keras_initaudit.probe import Probe, first_batch, first_samples
+from keras_initaudit.records import Finding
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(64, 20)).astype("float32")
+Y = RNG.integers(0, 4, 64)
+
+
+def network(start, activation="relu", depth=8, **options):
+    hidden = [
+        layers.Dense(48, activation=activation, kernel_initializer=start, name=f"hidden_{index}", **options)
+        for index in range(depth)
+    ]
+    model = keras.Sequential([keras.Input((20,)), *hidden, layers.Dense(4, activation="softmax", name="head")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def probe_of(model, x=X, y=Y):
+    return Probe(model, first_samples(first_batch(x, y, None, size=32), 32), histograms=False)
+
+
+def found_in(probe):
+    return diagnose([probe.measure(0)], Thresholds())
+
+
+def state(model):
+    return [np.array(ops.convert_to_numpy(variable)) for variable in model.variables]
+
+
+def same(one, other):
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+FAULTS = {
+    "symmetric-units": lambda: (network("zeros"), X),
+    "vanishing-signal": lambda: (network(keras.initializers.RandomNormal(stddev=0.01)), X),
+    "exploding-signal": lambda: (network(keras.initializers.RandomNormal(stddev=1.0)), X),
+    "saturated-units": lambda: (network(keras.initializers.RandomNormal(stddev=1.0), "tanh"), X),
+    "dead-units": lambda: (network("he_normal", bias_initializer=keras.initializers.Constant(-10)), X),
+    "vanishing-gradient": lambda: (network("glorot_uniform", "sigmoid"), X),
+    "input-scale": lambda: (network("he_normal"), 128 + 100 * X),
+    "duplicate-kernels": lambda: (network(keras.initializers.HeNormal(seed=1)), X),
+}
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_a_remedy_is_proven_in_numbers_and_its_text_mends_the_model(rule):
+    keras.utils.set_random_seed(1)
+    model, x = FAULTS[rule]()
+    probe = probe_of(model, x)
+    findings = found_in(probe)
+    assert rule in [finding.rule for finding in findings]
+    before, states = state(model), (random.getstate(), np.random.get_state()[1].tobytes())
+    proven = remedy.prove(findings, probe, Thresholds())
+    assert same(before, state(model))
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
+    assert [(f.rule, f.layer, f.severity, f.message) for f in proven] == [
+        (f.rule, f.layer, f.severity, f.message) for f in findings
+    ]
+    finding = next(finding for finding in proven if finding.rule == rule)
+    assert finding.remedy is not None
+    assert "goes from" in finding.proof
+    assert "the loss from" in finding.proof
+    # What the proof says holds when a person does it, with another probe.
+    preprocessing = remedy.apply(finding, model)
+    data = x if preprocessing is None else ops.convert_to_numpy(preprocessing(x))
+    left = found_in(probe_of(model, data))
+    assert [f for f in left if f.rule == rule and f.severity == "bad"] == []
+
+
+def test_a_remedy_that_does_not_help_is_replaced_or_dropped():
+    keras.utils.set_random_seed(1)
+    model = network("zeros")
+    probe = probe_of(model)
+    (finding,) = [f for f in found_in(probe) if f.rule == "symmetric-units"]
+    useless = dataclasses.replace(finding, remedy="import keras\nkernel_initializer = keras.initializers.Ones()")
+    (proven,) = remedy.prove([useless], probe, Thresholds())
+    assert proven.remedy == remedy.WHOLE_MODEL
+    broken = dataclasses.replace(finding, remedy="kernel_initializer = 1 / 0")
+    (proven,) = remedy.prove([broken], probe, Thresholds())
+    assert proven.remedy == remedy.WHOLE_MODEL
+    elsewhere = dataclasses.replace(
+        finding, rule="input-scale", remedy="import keras\npreprocessing = keras.layers.Rescaling(1.0)"
+    )
+    (proven,) = remedy.prove([dataclasses.replace(elsewhere, rule="symmetric-units")], probe, Thresholds())
+    assert proven.remedy is None
+    assert proven.proof is None
+
+
+def test_what_has_no_remedy_or_only_another_step_size_is_left_alone():
+    probe = probe_of(network("he_normal"))
+    probe.measure(0)
+    findings = [
+        Finding("no-gradient", "bad", "head", "nothing", {}, None),
+        Finding("update-ratio", "bad", "head", "fast", {}, "model.optimizer.learning_rate = 1e-5"),
+    ]
+    assert remedy.prove(findings, probe, Thresholds()) == tuple(findings)
+    assert float(probe.model.optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+def test_the_model_is_put_back_when_the_trial_fails():
+    model = network("zeros")
+    probe = probe_of(model)
+    (finding,) = [f for f in found_in(probe) if f.rule == "symmetric-units"]
+    before = state(model)
+
+    class BadProbe:
+        model = probe.model
+        batch = probe.batch
+        _marked = "mark"
+
+        def measure(self, step):
+            raise KeyboardInterrupt
+
+    bad = BadProbe()
+    with pytest.raises(KeyboardInterrupt):
+        remedy._after(finding, bad)
+    assert same(before, state(model))
+    assert bad._marked == "mark"
+
+
+def test_only_the_named_layers_are_drawn_again_and_always_alike():
+    text = "from keras_initaudit import HeNormal, Zeros\nkernel_initializer = HeNormal()\nbias_initializer = Zeros()"
+    finding = Finding("dead-units", "bad", "hidden_1", "m", {"layers": ["hidden_1", "hidden_2#2"]}, text)
+    drawn = []
+    for _ in range(2):
+        model = network("ones", bias_initializer="ones", depth=3)
+        remedy.apply(finding, model)
+        drawn.append(state(model)[:6])  # less the head, which follows no seed here
+    assert same(*drawn)
+    first, second, third = (model.get_layer(f"hidden_{index}") for index in range(3))
+    assert np.all(np.array(first.kernel) == 1.0)
+    assert np.all(np.array(first.bias) == 1.0)
+    for layer in (second, third):
+        assert np.array(layer.kernel).var() * 48 == pytest.approx(2.0, rel=5 * np.sqrt(2 / 48**2))
+        assert np.all(np.array(layer.bias) == 0.0)
+    assert not np.array_equal(np.array(second.kernel), np.array(third.kernel))
+
+
+def test_recurrent_kernels_take_their_own_scheme_and_forget_gates_stay_open():
+    model = keras.Sequential([keras.Input((5, 6)), layers.LSTM(8, name="lstm"), layers.Dense(1)])
+    text = (
+        "from keras_initaudit import GlorotNormal, Orthogonal, Zeros\nkernel_initializer = GlorotNormal()\n"
+        "recurrent_initializer = Orthogonal(blocks=4)\nbias_initializer = Zeros()"
+    )
+    remedy.apply(Finding("saturated-units", "bad", "lstm", "m", {}, text), model)
+    cell = model.get_layer("lstm").cell
+    for gate in np.split(np.array(cell.recurrent_kernel), 4, axis=1):
+        np.testing.assert_allclose(gate.T @ gate, np.eye(8), atol=1e-5)
+    np.testing.assert_array_equal(np.array(cell.bias), np.repeat([0.0, 1.0, 0.0], [8, 8, 16]))
+
+
+def test_parts_of_attention_are_drawn_with_their_axes():
+    inputs = keras.Input((5, 64))
+    attention = layers.MultiHeadAttention(4, 16, name="attention")
+    model = keras.Model(inputs, attention(inputs, inputs))
+    text = "from keras_initaudit import HeNormal\nkernel_initializer = HeNormal()"
+    remedy.apply(Finding("exploding-signal", "bad", "attention/query", "m", {}, text), model)
+    kernel = np.array(attention.query_dense.kernel)
+    assert kernel.var() * 64 == pytest.approx(2.0, rel=5 * np.sqrt(2 / kernel.size))
+
+
+def test_an_unknown_layer_or_a_missing_remedy_is_an_error():
+    model = network("he_normal", depth=1)
+    with pytest.raises(ValueError, match="has no remedy"):
+        remedy.apply(Finding("dead-units", "bad", "hidden_0", "m"), model)
+    text = "from keras_initaudit import Zeros\nkernel_initializer = Zeros()"
+    with pytest.raises(ValueError, match="no layer of"):
+        remedy.apply(Finding("dead-units", "bad", "hidden_9", "m", {}, text), model)
+
+
+class OwnStep(keras.Model):
+    """A model that cannot be cloned, and trains by a step of its own."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.inner = [layers.Dense(width, activation="relu", kernel_initializer="zeros") for _ in range(3)]
+        self.head = layers.Dense(4)
+
+    def call(self, x):
+        for layer in self.inner:
+            x = layer(x)
+        return self.head(x)
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+def test_a_model_that_cannot_be_cloned_has_its_remedies_proven_all_the_same():
+    model = OwnStep(16)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    report = ki.audit(model, X, Y)
+    assert report.verdict == "bad"
+    finding = report.findings[0]
+    assert finding.rule == "symmetric-units"
+    assert "goes from 1 to 0" in finding.proof
+    assert all(np.all(np.array(layer.kernel) == 0.0) for layer in model.inner)
