@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from deep_network import Network, findings_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.util import tensor_util
@@ -253,6 +254,14 @@ def test_after_close_the_same_run_goes_on(tmp_path, snapshots):
     assert [s.step for s in read(tmp_path)] == [0, 1]
 
 
+def test_the_header_is_written_once(run):
+    with open(event_file(run), "rb") as file:
+        events = [event_pb2.Event.FromString(record) for record in eventfile.records(file)]
+    described = [value.tag for event in events for value in event.summary.value if value.HasField("metadata")]
+    assert len(described) == len(set(described))
+    assert {metadata.INIT_TAG, metadata.STATS_TAG, metadata.FINDINGS_TAG, "report"} <= set(described)
+
+
 def test_another_model_opens_another_run(tmp_path, snapshots):
     writer = Writer(tmp_path / "initaudit")
     writer.write(snapshots[0], [])
@@ -315,8 +324,6 @@ def test_a_flipped_byte_is_a_problem_that_is_said_and_what_stands_before_it_is_k
 
 def rewritten(run, change):
     """The log with each of our headers changed, as another version would have written it."""
-    from tensorboard.compat.proto import event_pb2
-
     path = event_file(run)
     with open(path, "rb") as file:
         events = [event_pb2.Event.FromString(record) for record in eventfile.records(file)]
