@@ -52,6 +52,7 @@ class Call:
     arguments: list[Any]
     preactivation: Any = None
     backward: Any = None
+    """The gradient at the output; where the loss passes it by, at the logits that it takes instead."""
     gates: Any = None
     attention: Any = None
 
@@ -150,20 +151,35 @@ class Recording:
         It is what `tf.custom_gradient` does, less its registry, in which every traced tensor would stay for the life of
         the process.
         """
-        with tape_record.stop_recording():
-            y = tf.identity(x)
 
-        def backward(dy: Any) -> Any:
-            if self._in_own_graph():
-                call.backward = dy
-            return [dy]
+        def seen(dy: Any) -> None:
+            call.backward = dy
 
-        tape_record.record_operation("InitAuditTap", [y], [x], backward)
+        y = self._identity(x, seen)
+        logits = getattr(x, "_keras_logits", None)
+        if self.sees(logits):
+            # Cross-entropy takes what enters a softmax or sigmoid from here, past the output: so must this step.
+            def seen_of_logits(dy: Any) -> None:
+                call.backward = dy if call.backward is None else call.backward
+
+            y._keras_logits = self._identity(logits, seen_of_logits)
         mask = getattr(x, "_keras_mask", None)
         if mask is not None:
             y._keras_mask = mask
         call.output = y
         self._tapped[id(y)] = y
+        return y
+
+    def _identity(self, x: Any, seen: Callable[[Any], None]) -> Any:
+        with tape_record.stop_recording():
+            y = tf.identity(x)
+
+        def backward(dy: Any) -> Any:
+            if self._in_own_graph():
+                seen(dy)
+            return [dy]
+
+        tape_record.record_operation("InitAuditTap", [y], [x], backward)
         return y
 
     def _entering(self, layer: Any, activation: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,7 +192,8 @@ class Recording:
 
     def _attending(self, layer: Any, method: Callable[..., Any], watch: Callable[..., Any]) -> Callable[..., Any]:
         def attended(*args: Any, **kwargs: Any) -> Any:
-            if self.sees(args[0] if args else None) and self._on_first_replica():
+            first = next(iter([*args, *kwargs.values()]), None)
+            if self.sees(first) and self._on_first_replica():
                 with tape_record.stop_recording():
                     weights = watch(layer, *args, **kwargs)
                 if weights is not None:
@@ -284,13 +301,15 @@ def _dot_product(
     query, key = query[:ATTENTION_SAMPLES], key[:ATTENTION_SAMPLES]
     width = tf.cast(tf.shape(query)[-1], tf.float32)
     scores = tf.einsum("btnh,bsnh->bnts", tf.cast(query, tf.float32), tf.cast(key, tf.float32)) / tf.sqrt(width)
+    mask = tf.constant(True)
     if attention_mask is not None:
         mask = tf.cast(attention_mask[:ATTENTION_SAMPLES], tf.bool)
         mask = mask[:, tf.newaxis] if mask.shape.rank == 3 else mask
-        scores = tf.where(mask, scores, -1e9)
     elif use_causal_mask:
-        scores = tf.where(tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0, scores, -1e9)
-    return _few_queries(tf.reshape(tf.nn.softmax(scores), tf.concat([[-1], tf.shape(scores)[2:]], 0)))
+        mask = tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0
+    # Zero again behind the softmax, as in Keras: a padded query, which may look nowhere, has no weights.
+    weights = tf.where(mask, tf.nn.softmax(tf.where(mask, scores, -1e9)), 0.0)
+    return _few_queries(tf.reshape(weights, tf.concat([[-1], tf.shape(scores)[2:]], 0)))
 
 
 def _given_scores(layer: Any, scores: Any, value: Any, scores_mask: Any = None, **kwargs: Any) -> Any:
@@ -300,7 +319,9 @@ def _given_scores(layer: Any, scores: Any, value: Any, scores_mask: Any = None, 
         return None
     scores = tf.cast(scores[:ATTENTION_SAMPLES], tf.float32)
     if scores_mask is not None:
-        scores = tf.where(tf.cast(scores_mask[:ATTENTION_SAMPLES], tf.bool), scores, -1e9)
+        mask = tf.cast(scores_mask[:ATTENTION_SAMPLES], tf.bool)
+        mask = mask[:, tf.newaxis] if mask.shape.rank == 2 else mask
+        scores = tf.where(mask, scores, -1e9)
     return _few_queries(tf.nn.softmax(scores))
 
 
@@ -332,8 +353,8 @@ def gate_preactivations(layer: Any, sequence: Any) -> tuple[Any, Any]:
         bias = tf.cast(cell.bias.value, cell.compute_dtype)
         bias = tf.reduce_sum(bias, 0) if bias.shape.rank == 2 else bias
     seen: dict[str, list[Any]] = {name: [] for name in order}
-    steps = range(min(GATE_STEPS, int(sequence.shape[1])))
-    for t in reversed(steps) if layer.go_backwards else steps:
+    steps = range(int(sequence.shape[1]))
+    for t in (steps[::-1] if layer.go_backwards else steps)[:GATE_STEPS]:
         entering = tf.matmul(sequence[:, t], kernel) + tf.matmul(states[0], recurrent) + bias
         for name, part in zip(order, tf.split(entering, len(order), -1), strict=True):
             seen[name].append(part)

@@ -147,13 +147,13 @@ def measured(kind: str, x: Array, ends: tuple[float, float] = (-math.inf, math.i
             mean = scaled.mean()
             values |= {"mean": float(mean) * unit, "std": _rms(scaled - mean) * unit}
         if "zero" in names:
-            values["zero"] = 1.0 - np.count_nonzero(numbers) / numbers.size
+            values["zero"] = 1.0 - float(np.count_nonzero(numbers) / numbers.size)
         if "dead" in names:
             values["dead"] = _dead(x) if values["zero"] > 0.0 else 0.0
             values["spread"] = _deviation_of_samples(x, finite, unit) / size if len(x) > 1 and size > 0.0 else NAN
         if "saturated" in names:
             outside = np.count_nonzero(numbers < ends[0]) + np.count_nonzero(numbers > ends[1])
-            values["saturated"] = outside / numbers.size
+            values["saturated"] = float(outside / numbers.size)
         return values
 
 
@@ -218,13 +218,17 @@ def identical(columns: Array, *, sampled: bool = False) -> float:
 
 
 def entropy(probabilities: Array) -> float:
-    """Mean entropy over the last axis of `[rows, choices]`, over log(choices): 1 uniform, 0 certain."""
+    """Mean entropy over the last axis of `[rows, choices]`, over log(choices): 1 uniform, 0 certain.
+
+    A row of zeros, which is what a query that may look nowhere has, does not count.
+    """
     choices = probabilities.shape[-1]
-    if choices < 2 or not probabilities.size:
+    rows = np.count_nonzero(probabilities.any(-1))
+    if choices < 2 or not rows:
         return NAN
     with np.errstate(all="ignore"):
         p = np.maximum(probabilities, np.float32(1e-30))
-        return float(-np.sum(p * np.log(p)) / (p.size / choices) / math.log(choices))
+        return float(-np.sum(p * np.log(p)) / rows / math.log(choices))
 
 
 def _bounds(x: Array) -> tuple[float, float]:

@@ -224,6 +224,9 @@ def test_entropy():
     assert statistics.entropy(probabilities(logits)) == pytest.approx(naive_entropy, rel=1e-5)
     assert statistics.entropy(probabilities(np.zeros((4, 9)))) == pytest.approx(1.0, rel=1e-6)
     assert statistics.entropy(np.eye(6, dtype="float32")) == pytest.approx(0.0, abs=1e-6)
+    padded = np.vstack([np.zeros((5, 9)), np.full((3, 9), 1 / 9)]).astype("float32")
+    assert statistics.entropy(padded) == pytest.approx(1.0, rel=1e-6)
+    assert math.isnan(statistics.entropy(np.zeros((4, 3), "float32")))
     assert math.isnan(statistics.entropy(np.ones((4, 1), "float32")))
     assert math.isnan(statistics.entropy(np.full((4, 3), math.nan, "float32")))
 
