@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,11 +68,20 @@ def audit(
 def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, known: Sequence[Finding] = ()) -> Report:
     """The report of the last of `snapshots`, with remedies proven for what is not `known` yet."""
     findings = diagnose(snapshots, thresholds)
-    proven = {(finding.rule, finding.layer): finding for finding in known}
-    new = [finding for finding in findings if (finding.rule, finding.layer) not in proven]
+    proven = {identity(finding): finding for finding in known}
     with python_state_kept():  # to make an initializer draws a seed, even where another one is given
-        proven |= {(f.rule, f.layer): f for f in remedy.prove(new, probe, thresholds)}
-    return Report(snapshots[-1], tuple(proven[(finding.rule, finding.layer)] for finding in findings))
+        new = [finding for finding in findings if identity(finding) not in proven]
+        proven |= zip(map(identity, new), remedy.prove(new, probe, thresholds), strict=True)
+    return Report(snapshots[-1], tuple(_with_remedy_of(finding, proven[identity(finding)]) for finding in findings))
+
+
+def identity(finding: Finding) -> tuple[str, str | None, str]:
+    """What makes two findings of different audits the same; a warning that turns bad is news."""
+    return finding.rule, finding.layer, finding.severity
+
+
+def _with_remedy_of(finding: Finding, proven: Finding) -> Finding:
+    return dataclasses.replace(finding, remedy=proven.remedy, proof=proven.proof)
 
 
 def checked_probe_size(probe_size: Any) -> int:

@@ -71,7 +71,7 @@ class InitAudit(keras.callbacks.Callback):
 
     Attributes:
         reports: The reports so far, the one at initialization first.
-        findings: All that was found, each finding once.
+        findings: All that was found, each finding once; a warning that turns bad is a finding of its own.
         snapshots: The first few snapshots and the last one: what the diagnosis works on.
 
     Example:
@@ -198,8 +198,8 @@ class InitAudit(keras.callbacks.Callback):
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
         self.snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
         report = auditing.judge(self._probe, self.snapshots, self.thresholds, known=self.findings)
-        known = {(finding.rule, finding.layer) for finding in self.findings}
-        news = [finding for finding in report.findings if (finding.rule, finding.layer) not in known]
+        known = {auditing.identity(finding) for finding in self.findings}
+        news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
         self.findings.extend(news)
         self._write(snapshot, report)
