@@ -286,6 +286,14 @@ def test_a_folder_that_cannot_be_written_is_an_os_error_that_names_it(tmp_path, 
     assert isinstance(raised.value, OSError)
 
 
+@pytest.mark.parametrize("folder", ["gs://bucket/logs", "s3:/bucket/logs", Path("hdfs://host/logs")])
+def test_a_folder_elsewhere_is_refused_and_not_made_here(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LogError, match="local folders only"):
+        Writer(folder)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_folder_taken_away_is_an_os_error_that_names_it(tmp_path, snapshots):
     writer = Writer(tmp_path / "run")
     writer.close()

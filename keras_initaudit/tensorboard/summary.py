@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,11 @@ class Writer:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(log_dir)):
+            raise LogError(
+                f"the audit's log is written into local folders only, not into {os.fspath(log_dir)!r}: "
+                "give log_dir= a local folder, and copy it where it is wanted"
+            )
         self._wanted = Path(log_dir)
         self._file: BinaryIO | None = None
         self._layers: tuple[LayerInfo, ...] = ()

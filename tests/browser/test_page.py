@@ -217,6 +217,54 @@ def test_the_table_has_the_numbers_of_the_last_audit(page, logged):
     assert value[1:] == pytest.approx([row.activation_rms, row.gradient_rms, row.update_log10], rel=0.05)
 
 
+def in_model(driver, body, *arguments):
+    """What the page's data model gives: `body` returns a value from the module `model`."""
+    return driver.execute_async_script(
+        f"""
+        const [...given] = arguments, done = given.pop();
+        const url = performance.getEntriesByType("resource").find((entry) => entry.name.endsWith("/model.js")).name;
+        import(url).then((model) => {{ {body} }}).then(done, (error) => done(String(error)));
+        """,
+        *arguments,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "end"),
+    [
+        ([4, 3, 2, 1], 2),  # the last but one: the last layer's output is of another nature
+        ([4, 3, 0, 1], 3),  # a zero is no reference
+        ([0, 0, 0, 1], 1),  # a head of zeros lets nothing through
+        ([5], 5),
+        ([0, 0], None),
+    ],
+)
+def test_the_gradient_is_drawn_relative_to_its_size_at_the_loss_end(page, values, end):
+    body = "return model.lossEnd(new Float32Array(given[0]), 0, given[0].length)"
+    assert in_model(page(), body, values) == end
+
+
+def test_the_model_of_the_page(page):
+    driver = page()
+    band = "return given[1].map((level) => model.deviation(model.statistic(given[0]), level))"
+    assert in_model(driver, band, "activation", [-3, -2, 0, 2, 5]) == [-1, 0, 0, 0, 3]
+    assert in_model(driver, band, "collapsed", [0.1, 1]) == [0, 0]
+    assert in_model(driver, band, "dead", [0, 0.25, 1]) == pytest.approx([0, 0, 0.75 / 0.19])
+    spread = "return model.spread(...given)"
+    assert in_model(driver, spread, 3, 9) == [0, 1, 2]
+    assert in_model(driver, spread, 101, 3) == [0, 50, 100]
+    runs = [
+        {"label": "b10", "verdict": "healthy"},
+        {"label": "b9", "verdict": "healthy"},
+        {"label": "z", "verdict": "bad"},
+        {"label": "y", "problem": "damaged", "verdict": None},
+        {"label": "x", "verdict": None},
+        {"label": "w", "verdict": "warning"},
+    ]
+    order = "return model.sortRuns(given[0]).map((run) => run.label)"
+    assert in_model(driver, order, runs) == ["z", "w", "y", "x", "b9", "b10"]
+
+
 # --- choosing -----------------------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,10 @@ export function drawRidges(kind, histograms) {
 export function drawUpdates(steps, ratios) {
   const title = h("h4", null, "Update ÷ weight (log10)");
   const points = steps.map((step, i) => [step, ratios[i]]).filter(([, ratio]) => Number.isFinite(ratio));
-  if (!points.length) return h("figure", { class: "ridges" }, title, h("p", { class: "quiet" }, "No update was measured for this row."));
+  if (!points.length) {
+    const still = steps.some((_, i) => ratios[i] === -Infinity);
+    return h("figure", { class: "ridges" }, title, h("p", { class: "quiet" }, still ? "The weights do not move: every update is zero." : "No update was measured for this row."));
+  }
   const low = Math.min(-6, Math.floor(Math.min(...points.map(([, ratio]) => ratio))));
   const high = Math.max(0, Math.ceil(Math.max(...points.map(([, ratio]) => ratio))));
   const [left, right, top, bottom] = [30, 10, 8, 18];
