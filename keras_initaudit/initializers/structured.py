@@ -40,10 +40,11 @@ def assemble(shape: tuple[int, ...], axes: Axes, blocks: int, delta: bool, make:
     if columns % blocks:
         raise ValueError(f"`blocks` must divide the outputs of the kernel. Received: blocks={blocks} for {columns}.")
     value = make(count * blocks, rows, columns // blocks)
-    value = ops.transpose(ops.reshape(value, (count, blocks, rows, columns // blocks)), (0, 2, 1, 3))
+    if blocks > 1:
+        value = ops.transpose(ops.reshape(value, (count, blocks, rows, columns // blocks)), (0, 2, 1, 3))
     order = field + batch + inputs + outputs
     value = ops.reshape(value, [1] * len(field) + [shape[axis] for axis in order[len(field) :]])
-    if len(shape) > 1:
+    if order != sorted(order):
         value = ops.transpose(value, [order.index(axis) for axis in range(len(shape))])
     if not field:
         return value
@@ -91,8 +92,11 @@ class _MatrixScheme(AxesScheme):
             axes,
             self.blocks,
             self._delta,
-            lambda *sizes: self._gain * self._make(sizes, dtype),
+            lambda *sizes: self._times_gain(self._make(sizes, dtype)),
         )
+
+    def _times_gain(self, value: Any) -> Any:
+        return value if self._gain == 1.0 else self._gain * value
 
     def _make(self, sizes: tuple[int, int, int], dtype: str) -> Any:
         raise NotImplementedError
@@ -205,7 +209,8 @@ class Identity(_MatrixScheme):
 
     def _make(self, sizes: tuple[int, int, int], dtype: str) -> Any:
         count, rows, columns = sizes
-        return ops.tile(ops.eye(rows, columns, dtype=dtype)[None], (count, 1, 1))
+        one = ops.eye(rows, columns, dtype=dtype)[None]
+        return one if count == 1 else ops.tile(one, (count, 1, 1))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as JSON can hold them."""
