@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import random
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ class Scheme(keras.initializers.Initializer):
         dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
         value = self._values(shape, "float64" if dtype == "float64" else "float32")
         value = ops.cast(value, dtype)
-        return value if layout is None else keras.distribution.distribute_tensor(value, layout)
+        return value if layout is None else _laid_out(value, layout)
 
     def _values(self, shape: tuple[int, ...], dtype: str) -> Any:
         """The weights in float32 or float64."""
@@ -94,6 +95,14 @@ class RandomScheme(Scheme):
         """The arguments, as JSON can hold them."""
         seed = self._init_seed
         return {"seed": keras.saving.serialize_keras_object(seed) if _is_generator(seed) else seed}
+
+
+def _laid_out(value: Any, layout: Any) -> Any:
+    if type(getattr(layout, "mesh", None)).__name__ == "AbstractMesh":
+        # Keras initializes a variable inside of JAX's explicit-sharding mode, on a mesh without devices, for which its
+        # own `distribute_tensor` is not made. Who hands over such a layout has imported JAX.
+        return sys.modules["jax"].sharding.reshard(value, layout)
+    return keras.distribution.distribute_tensor(value, layout)
 
 
 _NO_LAW = ("seed", "input_axes", "output_axes")  # what does not change which law the numbers follow
