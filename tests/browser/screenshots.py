@@ -22,9 +22,9 @@ import chromium  # noqa: E402  found through the line above
 from tensorboard_server import tensorboard  # noqa: E402
 
 PICTURES = {
-    "tab-bad.png": {"run": "normal_0.05", "height": 1240},
-    "tab-healthy.png": {"run": "he_normal", "height": 1240},
-    "tab-dark.png": {"run": "normal_0.05", "height": 1240, "dark": True},
+    "page.png": {"run": "normal_0.05", "height": 1240},
+    "page-healthy.png": {"run": "he_normal", "height": 1240},
+    "page-dark.png": {"run": "normal_0.05", "height": 1240, "dark": True},
 }
 
 

@@ -52,3 +52,4 @@ def test_a_watched_fit_is_drawn_as_it_was_measured(chrome, tmp_path):
         visible = [level for level in expected if level > -10]
         np.testing.assert_allclose(drawn_decades(chrome, "activation"), visible, atol=16 / 250)
         assert chromium.errors(chrome) == []
+        chrome.get("about:blank")
