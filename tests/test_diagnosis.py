@@ -342,6 +342,21 @@ def test_plain_descent_needs_a_stronger_signal_than_an_adaptive_optimizer() -> N
     assert findings(dataclasses.replace(shot, optimizer="AdamW"))[0].severity == "warning"
 
 
+def test_plain_descent_diverges_from_a_large_loss_that_an_adaptive_optimizer_survives() -> None:
+    shot = with_kernel(-1, lambda w: 10.0 * w)
+    assert shot.loss > 3 * (shot.baseline_loss or math.inf)
+    told = [findings(dataclasses.replace(shot, optimizer=o, learning_rate=0.1)) for o in ("SGD", "Adam")]
+    assert [(f[0].rule, f[0].severity) for f in told] == [("initial-loss", "bad"), ("initial-loss", "warning")]
+    gentle = findings(dataclasses.replace(shot, optimizer="SGD", learning_rate=1e-6))
+    assert [f.severity for f in gentle] == ["warning"]
+
+
+def test_what_unscaled_data_does_is_no_worse_than_the_data_where_the_optimizer_is_adaptive() -> None:
+    shot = plain(4, glorot, "tanh", x=pixels())
+    assert findings(dataclasses.replace(shot, optimizer="SGD"))[0].severity == "bad"
+    assert findings(dataclasses.replace(shot, optimizer="Adam"))[0].severity == "warning"
+
+
 def test_the_message_says_the_factor_of_each_layer() -> None:
     found = findings(plain(30, glorot))[0]
     factor, count = found.evidence["per_layer_factor"], found.evidence["kernels"]
@@ -432,6 +447,8 @@ def _all_cases() -> list[Any]:
     cases += [plain(16, glorot), attention(0.2), healthy(x=1e-3 * pixels() / 255)]
     cases += [_slow(), _targets(100.0, 1e4), _branch(), _graded(0.3), plain(20, glorot)]
     cases += [plain(3, glorot, "sigmoid"), edited(healthy(), "dense_2", activation_spread=5e-4)]
+    cases += [dataclasses.replace(healthy(x=1e3 * pixels()), optimizer="Adam")]
+    cases += [dataclasses.replace(with_kernel(-1, lambda w: 10.0 * w), learning_rate=rate) for rate in (1e-6, 1e-2)]
     return [
         *cases,
         edited(healthy(), "input", activation_rms=5e3),

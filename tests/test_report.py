@@ -53,10 +53,10 @@ REPORTS: dict[str, Report] = {
 
 
 @pytest.mark.parametrize("name", REPORTS)
-@pytest.mark.parametrize("form", ["txt", "md", "html"])
+@pytest.mark.parametrize("form", ["txt", "markdown.txt", "html"])
 def test_it_reads_as_it_did(name: str, form: str) -> None:
     one = REPORTS[name]
-    text = {"txt": str(one) + "\n", "md": one.to_markdown(), "html": one._repr_html_() + "\n"}[form]
+    text = {"txt": str(one) + "\n", "markdown.txt": one.to_markdown(), "html": one._repr_html_() + "\n"}[form]
     path = GOLDEN / f"{name}.{form}"
     if REWRITE:
         path.write_text(text, encoding="utf-8")

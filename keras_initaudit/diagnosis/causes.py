@@ -62,7 +62,7 @@ RULES: tuple[Rule, ...] = (
             "input_low_bad",
             "target_high_warning",
             "target_high_bad",
-            "adaptive_relief",
+            "input_high_bad_adaptive",
         ),
         data.input_scale,
         (*_SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
@@ -159,7 +159,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "initial-loss",
         ("loss", "baseline_loss", "preactivation_rms"),
-        ("loss_warning", "loss_bad", "adaptive_relief"),
+        ("loss_warning", "loss_bad", "first_step_bad"),
         data.initial_loss,
         ("exploding-gradient", "update-ratio", "no-gradient", "saturated-units"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
@@ -239,7 +239,7 @@ def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
             causes.append(found)
         else:
             consequences.setdefault(home, []).append(found)
-    return [_with_consequences(cause, consequences.get(i, [])) for i, cause in enumerate(causes)]
+    return [_with_consequences(network, cause, consequences.get(i, [])) for i, cause in enumerate(causes)]
 
 
 def _ordered(findings: list[Finding]) -> list[Finding]:
@@ -281,10 +281,12 @@ def _related(network: Network, cause: Finding, other: Finding) -> bool:
     return any(a == b or network.is_ancestor(a, b) or network.is_ancestor(b, a) for a in ours for b in theirs)
 
 
-def _with_consequences(cause: Finding, consequences: list[Finding]) -> Finding:
+def _with_consequences(network: Network, cause: Finding, consequences: list[Finding]) -> Finding:
     if not consequences:
         return cause
-    worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *consequences)) else "warning"
+    # An adaptive optimizer finds its way back from what unscaled data did, as long as the weights are in order.
+    told_by = () if cause.rule == "input-scale" and network.adaptive else tuple(consequences)
+    worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *told_by)) else "warning"
     told = [{"rule": f.rule, "layer": f.layer, "message": f.message} for f in consequences]
     return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": told})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 from ..records import Finding, Severity
 from . import remedies
@@ -88,7 +89,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
             if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
                 continue
             high = rms >= thresholds.input_high_warning
-            too_high = thresholds.input_high_bad * 10.0 ** (thresholds.adaptive_relief * network.adaptive)
+            too_high = thresholds.input_high_bad_adaptive if network.adaptive else thresholds.input_high_bad
             if not high and rms > thresholds.input_low_warning:
                 continue
             bad = rms >= too_high or rms <= thresholds.input_low_bad
@@ -177,8 +178,9 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     far = regression and offset > 3.0 * deviation and offset > rms
     if head is None or (rms < 3.0 and not far):
         return []
-    limit = thresholds.loss_bad * 10.0 ** (0.5 * thresholds.adaptive_relief * network.adaptive)
-    severity: Severity = "bad" if ratio >= limit else "warning"
+    step = _first_step(network)
+    diverges = not network.adaptive and step >= thresholds.first_step_bad
+    severity: Severity = "bad" if diverges or ratio >= thresholds.loss_bad else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
         remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
@@ -195,12 +197,24 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             f"{why}",
             observed=ratio,
             expected=1.0,
-            threshold=limit if severity == "bad" else thresholds.loss_warning,
+            threshold=thresholds.loss_bad if ratio >= thresholds.loss_bad else thresholds.loss_warning,
             unit="loss over the loss of an uninformed model",
             layers=[head.path],
             loss=loss,
             baseline_loss=baseline,
             output_rms=rms,
+            first_step_log10=step,
             remedy=remedy,
         )
     ]
+
+
+def _first_step(network: Network) -> float:
+    """log10 of what plain descent does to the kernels at the first step, over their size: the median of them."""
+    rate = network.snapshot.learning_rate
+    steps = [
+        math.log10(rate * row.stats.gradient_rms / row.stats.weight_rms)
+        for row in network.kernels
+        if rate and row.info.trainable and row.stats.gradient_rms > 0.0 and row.stats.weight_rms > 0.0
+    ]
+    return statistics.median(steps) if steps else -math.inf

@@ -209,7 +209,11 @@ def _gradient_finding(
     ]
     count = max(_longest(network, row.index, end.index), 1)
     factor = 10.0 ** (decades / count)
-    severity: Severity = "bad" if sign * decades >= bad else "warning"
+    undone = sign > 0 and any(
+        r.normalises and network.is_ancestor(row.index, r.index) and network.is_ancestor(r.index, end.index)
+        for r in network.layers
+    )
+    severity: Severity = "bad" if sign * decades >= bad and not undone else "warning"
     verb = "of it is left" if sign < 0 else "times as much arrives"
     first = next(iter(network.through(row)), row)
     message = (

@@ -39,6 +39,8 @@ from keras_initaudit.records import Finding, Snapshot, dumps, snapshot_from_json
 
 STEPS, BATCH, CLASSES = 300, 64, 10
 CHANCE = 1.0 / CLASSES
+LEARNS = 0.75
+"""Accuracy from which the recommended start counts as learning; below it, what tells two starts apart is chance."""
 
 
 @dataclass(frozen=True)
@@ -364,7 +366,7 @@ class Judged:
 
 
 def judged(paths: list[Path], half: str = "all") -> list[Judged]:
-    """Every network whose recommended start learns (median of its seeds at least half-way to perfect)."""
+    """Every network whose recommended start learns, with both of its seeds."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         for record in results(path):
@@ -372,8 +374,9 @@ def judged(paths: list[Path], half: str = "all") -> list[Judged]:
     found = []
     for records in groups.values():
         a = Architecture(**records[0]["architecture"])
-        reference = float(np.median([r["accuracy"] for r in records if r["start"]["name"] == "recommended"]))
-        if reference < (1.0 + CHANCE) / 2.0 or half not in ("all", a.half):
+        recommended = [r["accuracy"] for r in records if r["start"]["name"] == "recommended"]
+        reference = float(np.median(recommended))
+        if min(recommended) < LEARNS or half not in ("all", a.half):
             continue
         for r in records:
             snapshot = snapshot_from_json(r["snapshot"])
