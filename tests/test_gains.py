@@ -42,6 +42,27 @@ def test_the_table_is_what_keras_computes(name):
     np.testing.assert_allclose(resolve(name).phi(x.astype("float64")), expected, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("text", "function", "parameters"),
+    [
+        ("elu(1.5)", "elu", {"alpha": 1.5}),
+        ("celu(2)", "celu", {"alpha": 2.0}),
+        ("squareplus(1)", "squareplus", {"b": 1.0}),
+        ("gelu(tanh)", "gelu", {"approximate": True}),
+        ("soft_shrink(0.3)", "soft_shrink", {"threshold": 0.3}),
+        ("hard_shrink(0.3)", "hard_shrink", {"threshold": 0.3}),
+        ("threshold(0.5, -2)", "threshold", {"threshold": 0.5, "default_value": -2.0}),
+        ("relu(0.1, 3, 1)", "relu", {"negative_slope": 0.1, "max_value": 3.0, "threshold": 1.0}),
+    ],
+)
+def test_parameters_mean_what_they_mean_in_keras(text, function, parameters):
+    x = np.linspace(-7.0, 7.0, 301).astype("float32")
+    expected = getattr(keras.activations, function)(keras.ops.convert_to_tensor(x), **parameters)
+    np.testing.assert_allclose(
+        resolve(text).phi(x.astype("float64")), keras.ops.convert_to_numpy(expected), rtol=2e-6, atol=2e-6
+    )
+
+
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "gelu", "silu", "softplus", "mish", "exponential"])
 @pytest.mark.parametrize("q", [0.25, 1.0, 4.0])
 def test_smooth_moments_agree_with_gauss_hermite_quadrature(name, q):
