@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def test_a_model_that_cannot_be_loaded(saved: Path, tmp_path: Path, capsys: pyte
 
 
 def test_report_judges_a_log_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = log(tmp_path / "run", shot(glorot, 14))
+    folder = log(tmp_path / "run", dataclasses.replace(shot(glorot, 18), optimizer="Adam"))
     assert cli.main(["report", str(folder)]) == 0
     assert "warning start before the first update: vanishing-signal" in " ".join(capsys.readouterr().out.split())
     limit = ["--threshold", "signal_loss_bad=2.05", "--threshold", "adaptive_relief=0"]
@@ -124,8 +125,6 @@ def test_report_judges_a_log_again(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_report_keeps_what_was_proven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import dataclasses
-
     bad = shot(glorot, 40)
     proven = [dataclasses.replace(f, proof="it went well") for f in diagnose([bad])]
     assert proven
@@ -134,8 +133,6 @@ def test_report_keeps_what_was_proven(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_report_adds_what_training_showed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import dataclasses
-
     dead = dataclasses.replace(edited(shot(), "dense_1", activation_dead=1.0, activation_rms=0.0), step=2)
     cli.main(["report", str(log(tmp_path / "run", shot(), dead)), "--json"])
     found = json.loads(capsys.readouterr().out)

@@ -104,10 +104,10 @@ def regression(scale: float, offset: float = 0.0) -> Model:
 
 
 def softmax_of_one() -> Model:
-    x = looking.vectors()
+    x = looking.vectors()  # with a cross-entropy Keras goes back to the logits, and there is a gradient
     stack = [keras.Input((32,)), layers.Dense(32, "relu", name="h0"), layers.Dense(1, "softmax", name="head")]
     y = (looking.classes(2)[:, None]).astype("float32")
-    return looking.compiled(keras.Sequential(stack), "binary_crossentropy"), x, y
+    return looking.compiled(keras.Sequential(stack), "mse"), x, y
 
 
 def dead_head() -> Model:
@@ -269,7 +269,7 @@ FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
     "raw prices": (lambda: mlp(4, x=raw(low=0, high=1_000_000)), "input-scale", "h0", "bad"),
     "data far too small": (lambda: mlp(3, x=1e-8 * looking.vectors()), "input-scale", "h0", "bad"),
     "raw targets": (lambda: regression(1e4), "input-scale", "(target)", "bad"),
-    "targets far from zero": (lambda: regression(1.0, 20.0), "initial-loss", "head", "bad"),
+    "targets far from zero": (lambda: regression(1.0, 20.0), "initial-loss", "head", "warning"),
     "over-confident head": (lambda: over_confident(), "initial-loss", "head", "warning"),
     "over-confident logits": (lambda: over_confident(logits=True), "initial-loss", "head", "bad"),
     "NaN in the data": (lambda: with_nan("data"), "non-finite", "(input)", "bad"),
@@ -288,7 +288,7 @@ FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
 def over_confident(logits: bool = False) -> Model:
     """The loss of probabilities is cut off at 16, that of logits is not."""
     model, x, y = mlp(3)
-    model.get_layer("head").kernel.assign((100.0 if logits else 10.0) * np.random.default_rng(0).normal(size=(32, 5)))
+    model.get_layer("head").kernel.assign((1000.0 if logits else 10.0) * np.random.default_rng(0).normal(size=(32, 5)))
     if logits:
         model.get_layer("head").activation = keras.activations.linear
         model.compile("adam", looking.logits_loss())

@@ -209,11 +209,7 @@ def _gradient_finding(
     ]
     count = max(_longest(network, row.index, end.index), 1)
     factor = 10.0 ** (decades / count)
-    undone = sign > 0 and any(
-        r.normalises and network.is_ancestor(row.index, r.index) and network.is_ancestor(r.index, end.index)
-        for r in network.layers
-    )
-    severity: Severity = "bad" if sign * decades >= bad and not undone else "warning"
+    severity: Severity = "bad" if sign * decades >= bad else "warning"
     verb = "of it is left" if sign < 0 else "times as much arrives"
     first = next(iter(network.through(row)), row)
     message = (
@@ -275,13 +271,23 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
 def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that grows on its way back."""
     attenuations = _attenuations(network)
+    normalising = [row.index for row in network.layers if row.normalises]
+
+    def between(early: int, late: Row) -> bool:
+        return any(network.is_ancestor(early, n) and network.is_ancestor(n, late.index) for n in normalising)
+
     points = {row.index for row in network.junctions}
     limit = thresholds.gradient_growth_warning
     over = [(d, i, end) for i, (d, end) in attenuations.items() if i in points and d >= limit]
     if not over:
         return []
+    # A normalisation makes the weights before it indifferent to their scale, and the gradient with them.
+    over = [(d, i, end) for d, i, end in over if d >= 2.0 * thresholds.gradient_growth_bad or not between(i, end)]
+    if not over:
+        return []
     decades, i, end = max(over, key=lambda item: item[0])
-    args = (end, decades, 1.0, thresholds.gradient_growth_warning, thresholds.gradient_growth_bad)
+    bad = math.inf if between(i, end) else thresholds.gradient_growth_bad
+    args = (end, decades, 1.0, thresholds.gradient_growth_warning, bad)
     return [_gradient_finding(network, "exploding-gradient", network.rows[i], *args)]
 
 

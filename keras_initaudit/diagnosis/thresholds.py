@@ -40,8 +40,8 @@ class Thresholds:
     """Decades that it may rise on the way back."""
     gradient_growth_bad: float = 3.2
     """Study: tanh networks deep in the chaotic phase (Schoenholz et al. 2017) gain 3.4 and do not learn; healthy ones
-    gain up to 1.5. Where a normalisation stands on the way it stays a warning: EfficientNetB3 gains 3.6, because the
-    normalisation makes the weights of a layer indifferent to their scale."""
+    gain up to 1.5. Where a normalisation stands on the way nothing is said below twice as much: EfficientNetB3 gains
+    3.6, because the normalisation makes the weights of a layer indifferent to their scale."""
     dead_warning: float = 0.7
     """Fraction of units of a layer that are zero for the whole batch. He-initialised ReLU networks show up to one half
     at depth 64, where the samples have become alike (Poole et al. 2016): only above that is it news."""

@@ -148,6 +148,8 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
         if entropy <= thresholds.entropy_warning and not flat_head:
             severity: Severity = "bad" if entropy <= thresholds.entropy_bad else "warning"
             found.append((1.0 - entropy, row, severity))
+        elif (row.info.activation or "").startswith("relu"):
+            continue  # its flat end is where one half of it should be; dead-units says when all of it is
         elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):
             # An output that is sure of itself is judged by the loss, which says whether it is also wrong.
             bypassed = network.bypassed(network.owner(row))
