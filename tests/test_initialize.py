@@ -365,23 +365,3 @@ def test_tuning_leaves_nothing_behind():
     with pytest.raises(RuntimeError, match="no"), pytest.warns(UserWarning, match="could not be followed"):
         ki.initialize(model, x=np.ones((4, 8), "float32"), seed=1)
     assert "call" not in vars(dense)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "silu"])
-def test_a_plain_net_of_64_layers_learns_after_it_and_not_before(activation):
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16 - 0.3).astype("float32")
-
-    def accuracy(start):
-        keras.utils.set_random_seed(0)
-        hidden = [layers.Dense(64, activation=activation, kernel_initializer=start) for _ in range(64)]
-        model = keras.Sequential([keras.Input((64,)), *hidden, layers.Dense(10, activation="softmax")])
-        if start == "glorot_uniform":
-            ki.initialize(model, x=x[:128], seed=0)
-        model.compile(keras.optimizers.Adam(3e-4), "sparse_categorical_crossentropy", metrics=["accuracy"])
-        return max(model.fit(x, y, batch_size=32, epochs=6, verbose=0).history["accuracy"])
-
-    assert accuracy("glorot_uniform") > accuracy(keras.initializers.RandomNormal(stddev=0.05)) + 0.1
