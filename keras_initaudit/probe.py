@@ -18,7 +18,7 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -200,7 +200,7 @@ class Probe:
     def _run(self) -> list[statistics.Array]:
         """One shadow step; the thinned tensors, and the loss behind them."""
         tensors = self._run_eagerly() if self.model.run_eagerly else self._run_traced()
-        return [np.asarray(tensor).astype(np.float32, copy=False) for tensor in tensors]
+        return _on_host(tensors)
 
     def _run_traced(self) -> list[Any]:
         if self._trace is None:
@@ -265,15 +265,22 @@ class Probe:
 
             self._sample_kernels = tf.function(sample, autograph=False)
         with _unoptimized():
-            return [np.asarray(kernel).astype(np.float32, copy=False) for kernel in self._sample_kernels()]
+            return _on_host(self._sample_kernels())
 
     def _update_ratios(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, float]]:
         """Row and update ratio of each kernel that has moved; `weights` holds the samples of them as they are now."""
         before, self._marked = self._marked, None
         for (i, kernel), old in zip(self._kernels, before or (), strict=False):
-            size, moved = statistics.rms(old), statistics.rms(weights[i] - old) / updates
+            with np.errstate(invalid="ignore", over="ignore"):  # infinite weights are found by other columns
+                change = weights[i] - old
+            size, moved = statistics.rms(old), statistics.rms(change) / updates
             if kernel.trainable and size > 0 and moved > 0 and math.isfinite(moved / size):
                 yield i, math.log10(moved / size)
+
+
+def _on_host(tensors: Iterable[Any]) -> list[statistics.Array]:
+    with np.errstate(over="ignore"):  # a float64 past the range of float32 is infinite here
+        return [np.asarray(tensor).astype(np.float32, copy=False) for tensor in tensors]
 
 
 # The rows of a recording

@@ -97,6 +97,9 @@ class Recording:
                 if scales_loss(optimizer) and self.scale is not None:
                     stack.enter_context(replaced(optimizer, "scale_loss", self._scaling))
             stack.enter_context(replaced(self.model, "compute_loss", self._losing(self.model.compute_loss)))
+            if getattr(self.model.train_step, "__func__", None) is keras.Model.train_step:
+                # Nobody looks at the metrics of a shadow step; to make their variables, it would be traced twice.
+                stack.enter_context(replaced(self.model, "compute_metrics", lambda *_args, **_kwargs: {}))
             yield self
 
     def sees(self, x: Any) -> bool:

@@ -38,7 +38,7 @@ def mlp(width=512, depth=8):
 
 def resnet():
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
-    return model, RNG.normal(size=(32, 64, 64, 3)), RNG.integers(0, 10, 32), 60
+    return model, RNG.normal(size=(32, 64, 64, 3)), RNG.integers(0, 10, 32), 20
 
 
 def transformer(blocks=4, width=128, length=64):
