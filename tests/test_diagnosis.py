@@ -153,6 +153,9 @@ CASES: dict[str, tuple[dict[str, Make], dict[str, Make]]] = {
             "attention": lambda: attention(0.02),
         },
         {
+            "a ReLU cut at six has one half at its flat end": lambda: edited(
+                healthy(), "dense_1", layer={"activation": "relu6"}, activation_saturated=0.7
+            ),
             "He on tanh": lambda: plain(4, he, "tanh"),
             "gates": lambda: _gates(0.2),
             "attention": lambda: attention(0.9),
