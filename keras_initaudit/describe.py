@@ -147,14 +147,13 @@ def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
 def _initializer(layer: Any, weight: Any) -> Any:
     """The initializer that the layer was given for this weight, by the naming that all of Keras's layers follow."""
     stem = weight.name.split("/")[-1].removesuffix("_kernel").removesuffix("kernel")
-    names: tuple[str, ...] = (
+    names = (
         f"{stem}_initializer",
         f"{stem}_kernel_initializer",
         "kernel_initializer",
         "embeddings_initializer",
+        "depthwise_initializer",  # of DepthwiseConv2D, which calls its weight `kernel`
     )
-    if stem == "depthwise":
-        names = ("depthwise_initializer", *names)
     return next((getattr(layer, name) for name in names if getattr(layer, name, None) is not None), None)
 
 
