@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import remedy
+from .batch import first_batch, first_samples
 from .diagnosis import Thresholds, diagnose
-from .probe import Probe, first_batch, first_samples, python_state_kept, require_tensorflow
+from .probe import Probe, python_state_kept, require_tensorflow
 from .records import Finding, Snapshot
 from .report import Report
 

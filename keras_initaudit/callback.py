@@ -17,8 +17,9 @@ from typing import Any, Literal
 import keras
 
 from . import auditing
+from .batch import first_batch, first_samples, take_batch
 from .diagnosis import Thresholds
-from .probe import Probe, first_batch, first_samples, require_tensorflow, take_batch, updates_made
+from .probe import Probe, require_tensorflow, updates_made
 from .recording import replaced
 from .records import Finding, Snapshot
 from .report import Report

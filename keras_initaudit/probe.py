@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator
@@ -24,13 +22,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.trainers.data_adapters import get_data_adapter
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 
-from . import describe, gains, statistics
-from .recording import Call, Recording, UnobservableError, optimizers, scales_loss
+from . import describe, statistics
+from .batch import batch_size, unpack
+from .recording import Recording, UnobservableError, optimizers, scales_loss
 from .records import NAN, Histogram, LayerInfo, Snapshot, Statistics
+from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
 
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
 _READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
@@ -38,29 +37,10 @@ _READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "Var
 
 
 @dataclasses.dataclass(eq=False)
-class _Row:
-    """A row of the snapshot that is to come, with the tensors that its statistics are taken of."""
-
-    info: LayerInfo
-    tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Prefix of the statistics (`activation`, `backward`, ...) -> thinned tensor: of a kernel and its gradient
-    `[fan_in, units]`, of all else `[samples, positions, units]`."""
-    matrices: dict[str, int] = dataclasses.field(default_factory=dict)
-    """`weight` or `gradient`, where identical columns are to be counted -> number of rows before thinning."""
-    owner: Any = None
-    variable: Any = None
-    """The weight of the weight columns, and the layer that holds it."""
-    ends: tuple[float, float] | None = None
-    """Where the activation is flat: the pre-activations outside are saturated."""
-    probabilities: Any = None
-    """`[rows, choices]`, of which the entropy is taken."""
-
-
-@dataclasses.dataclass(eq=False)
 class _Layout:
     """What the tensors that a shadow step returns are, the loss behind them left out."""
 
-    rows: list[_Row]
+    rows: list[Row]
     parts: list[tuple[int, str]]
     """Of each tensor its row, and the prefix of its statistics or `entropy`."""
     scaled: bool
@@ -94,8 +74,8 @@ class Probe:
         self.histograms = histograms
         self._layout: _Layout | None = None
         self._layers: tuple[LayerInfo, ...] | None = None
-        self._kernels: list[tuple[int, Any]] = []
-        self._marked: list[Any] | None = None
+        self.kernels: list[tuple[int, Any]] = []
+        self.marked: list[Any] | None = None
         self._baseline: float | None = None
         self._trace: Any = None
         self._written: list[Any] = []
@@ -115,7 +95,7 @@ class Probe:
     def mark(self) -> None:
         """Remembers the weights, so that the next snapshot can tell by how much one update has changed them."""
         if self._layers is not None:
-            self._marked = self._kernel_samples()
+            self.marked = self._kernel_samples()
 
     def measure(self, step: int, *, updates: int = 1) -> Snapshot:
         """The snapshot of the model as it is.
@@ -141,7 +121,7 @@ class Probe:
                 continue
             if prefix in ("backward", "gradient") and layout.scaled:
                 tensor = tensor / np.float32(self._scale)
-            values[i] |= _statistics(row, prefix, tensor)
+            values[i] |= statistics_of(row, prefix, tensor)
             if self.histograms and prefix in _HISTOGRAM_OF and row.info.role in ("layer", "weight"):
                 counted = statistics.histogram(tensor)
                 if counted is not None:
@@ -172,8 +152,8 @@ class Probe:
         self._layers = tuple(
             dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path)) for row in layout.rows
         )
-        self._kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
-        self._baseline = describe.baseline_loss(self.model, _unpack(self.batch)[1])
+        self.kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
+        self._baseline = describe.baseline_loss(self.model, unpack(self.batch)[1])
 
     # The run
 
@@ -244,8 +224,8 @@ class Probe:
             train_step(batch)
         if not recording._on_first_replica():
             return []
-        rows = list(_rows(recording, batch))
-        tensors, parts = _tensors(rows)
+        rows = list(rows_of(recording, batch))
+        tensors, parts = tensors_of(rows)
         if self._layout is None:
             self._layout = _Layout(
                 [dataclasses.replace(row, tensors={}, probabilities=None) for row in rows], parts, recording.scaled
@@ -261,7 +241,7 @@ class Probe:
             rows = [row for row in self._layout.rows if row.variable is not None]
 
             def sample() -> list[Any]:
-                return [_as_columns(row.owner, row.variable, tf.convert_to_tensor(row.variable.value)) for row in rows]
+                return [as_columns(row.owner, row.variable, tf.convert_to_tensor(row.variable.value)) for row in rows]
 
             self._sample_kernels = tf.function(sample, autograph=False)
         with _unoptimized():
@@ -269,8 +249,8 @@ class Probe:
 
     def _update_ratios(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, float]]:
         """Row and update ratio of each kernel that has moved; `weights` holds the samples of them as they are now."""
-        before, self._marked = self._marked, None
-        for (i, kernel), old in zip(self._kernels, before or (), strict=False):
+        before, self.marked = self.marked, None
+        for (i, kernel), old in zip(self.kernels, before or (), strict=False):
             with np.errstate(invalid="ignore", over="ignore"):  # infinite weights are found by other columns
                 change = weights[i] - old
             size, moved = statistics.rms(old), statistics.rms(change) / updates
@@ -281,260 +261,6 @@ class Probe:
 def _on_host(tensors: Iterable[Any]) -> list[statistics.Array]:
     with np.errstate(over="ignore"):  # a float64 past the range of float32 is infinite here
         return [np.asarray(tensor).astype(np.float32, copy=False) for tensor in tensors]
-
-
-# The rows of a recording
-
-
-def _rows(recording: Recording, batch: Any) -> Iterator[_Row]:
-    """Inputs, then a row for each call with the parts of its layer behind it, then targets."""
-    x, y, _ = _unpack(batch)
-    model, calls = recording.model, recording.calls
-    names = describe.layer_paths(model)
-    paths = [names[id(call.layer)] + ("" if call.number == 1 else f"#{call.number}") for call in calls]
-    inputs = dict(_named_tensors(x, "input"))
-    sources = describe.sources(calls, {id(tensor): path for path, tensor in inputs.items()}, paths)
-    owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
-    calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
-
-    for path, tensor in inputs.items():
-        yield _data_row(path, tensor, -1, "input")
-    if id(model) not in calls_of:
-        yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set())
-    used: set[int] = set()
-    depth = -1
-    for call, path, flows_from in zip(calls, paths, sources, strict=True):
-        if call.output is None:
-            yield from _part_rows(call, path, depth)
-            continue
-        depth += 1
-        main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
-        layers = owned[id(call.layer)] if call.number == 1 else []
-        yield from _weight_rows(recording, names, layers, main, depth, used)
-        yield from _part_rows(call, path, depth)
-    for path, tensor in _named_tensors(y, "target"):
-        yield _data_row(path, tensor, depth + 1, "target")
-
-
-def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool) -> _Row:
-    layer = call.layer
-    info = describe.row(
-        path, depth, layer, shape=tuple(n or 0 for n in call.output.shape[1:]), shared=shared, inputs=flows_from
-    )
-    row = _Row(info)
-
-    def units_last(x: Any) -> Any:
-        channels_first = getattr(layer, "data_format", None) == "channels_first" and x.shape.rank > 2
-        return tf.transpose(x, [0, *range(2, x.shape.rank), 1]) if channels_first else x
-
-    output = units_last(call.output)
-    row.tensors["activation"] = statistics.thinned(output, statistics.ACTIVATION_SAMPLE_SIZE)
-    if call.preactivation is not None:
-        row.tensors["preactivation"] = statistics.thinned(units_last(call.preactivation))
-        row.ends = gains.flat_ends(describe.activation_of(layer))
-    if call.backward is not None:
-        row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
-    if info.activation == "softmax":
-        row.probabilities = statistics.thinned_rows(output)
-    return row
-
-
-def _part_rows(call: Call, path: str, depth: int) -> Iterator[_Row]:
-    """The gates of a recurrent layer and the weights of an attention layer."""
-    kind = type(call.layer).__name__
-    if call.gates is not None:
-        activation = call.layer.cell.recurrent_activation
-        info = LayerInfo(f"{path}/gates", depth, "gates", kind, activation=gains.activation_name(activation))
-        row = _Row(info, ends=gains.flat_ends(activation))
-        row.tensors["preactivation"] = statistics.thinned(call.gates)
-        row.tensors["activation"] = statistics.thinned(activation(call.gates))
-        yield row
-    if call.attention is not None:
-        info = LayerInfo(f"{path}/attention", depth, "attention", kind, activation="softmax")
-        weights = statistics.thinned(call.attention)
-        yield _Row(info, tensors={"activation": weights}, probabilities=statistics.thinned_rows(call.attention))
-
-
-def _weight_rows(
-    recording: Recording,
-    names: dict[int, str],
-    layers: list[Any],
-    main: _Row | None,
-    depth: int,
-    used: set[int],
-) -> Iterator[_Row]:
-    """`main` with the first kernel of `layers`, then a row for each further one."""
-    weights = [(owner, w) for owner in layers for w in describe.kernels(owner) if id(w) not in used]
-    trainable = [w for owner in layers for w in owner._trainable_variables if w.trainable]
-    if main is not None:
-        info = main.info
-        if trainable:
-            info = dataclasses.replace(info, reached=any(id(w) in recording.gradients for w in trainable))
-        main.info = info
-    rest = weights
-    if main is not None and weights:
-        owner, weight = weights[0]
-        main.info = describe.with_weight(main.info, owner, weight)
-        _observe_weight(main, recording, owner, weight)
-        rest = weights[1:]
-    if main is not None:
-        yield main
-    used |= {id(w) for _, w in weights}
-    taken: set[str] = set()
-    for owner, weight in rest:
-        prefix = names[id(owner)] if main is None else main.info.path
-        path = f"{prefix}/{weight.name.split('/')[-1]}"
-        if path in taken:
-            path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
-        taken.add(path)
-        row = _Row(describe.with_weight(describe.row(path, depth, owner, role="weight"), owner, weight))
-        _observe_weight(row, recording, owner, weight)
-        yield row
-
-
-def _observe_weight(row: _Row, recording: Recording, owner: Any, weight: Any) -> None:
-    row.owner, row.variable = owner, weight
-    fan_in = math.prod(weight.shape) // max(1, _units(owner, weight))
-    row.tensors["weight"] = _as_columns(owner, weight, tf.convert_to_tensor(weight.value))
-    row.matrices["weight"] = fan_in
-    gradient = recording.gradients.get(id(weight))
-    if row.info.trainable:
-        row.info = dataclasses.replace(row.info, reached=gradient is not None)
-    if isinstance(gradient, tf.IndexedSlices):
-        # Of the rows that the batch looked up; those it did not are zero.
-        _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
-        units = int(weight.shape[-1])
-        total = tf.math.unsorted_segment_sum(
-            tf.reshape(gradient.values, [-1, units]), places, tf.reduce_max(places) + 1
-        )
-        # As many rows as were looked up, at the most.
-        stride = statistics.matrix_stride(gradient.values.shape[0] or 1, units)
-        row.tensors["gradient"] = total[::stride]
-    elif gradient is not None:
-        row.tensors["gradient"] = _as_columns(owner, weight, gradient)
-        row.matrices["gradient"] = fan_in
-
-
-def _as_columns(owner: Any, weight: Any, value: Any) -> Any:
-    """A kernel as `[fan_in, units]`, with all units and, where it is large, some of the inputs."""
-    permutation = describe.columns_last(owner, weight)
-    if permutation != tuple(range(len(permutation))):
-        value = tf.transpose(value, permutation)
-    return statistics.thinned_matrix(value, _units(owner, weight))
-
-
-def _units(owner: Any, weight: Any) -> int:
-    shape = [int(weight.shape[axis]) for axis in describe.columns_last(owner, weight)]
-    return math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
-
-
-def _data_row(path: str, tensor: Any, depth: int, role: Any) -> _Row:
-    info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
-    return _Row(info, tensors={"activation": statistics.thinned(tensor, statistics.ACTIVATION_SAMPLE_SIZE)})
-
-
-def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
-    """(row path, tensor) of each numeric leaf of a batch's inputs or targets."""
-    leaves = [
-        ("/".join(str(key) for key in path), leaf)
-        for path, leaf in keras.tree.flatten_with_path(structure)
-        if isinstance(leaf, tf.Tensor) and leaf.dtype not in (tf.string, tf.bool)
-    ]
-    for name, leaf in leaves:
-        yield (f"({role})" if len(leaves) == 1 else f"({role} {name})"), leaf
-
-
-def _tensors(rows: list[_Row]) -> tuple[list[Any], list[tuple[int, str]]]:
-    """The tensors that statistics are taken of, and what each of them is."""
-    tensors, parts = [], []
-    for i, row in enumerate(rows):
-        for prefix, tensor in row.tensors.items():
-            tensors.append(tensor)
-            parts.append((i, prefix))
-        if row.probabilities is not None:
-            tensors.append(row.probabilities)
-            parts.append((i, "entropy"))
-    return tensors, parts
-
-
-def _statistics(row: _Row, prefix: str, tensor: statistics.Array) -> dict[str, float]:
-    """Column -> number, of all that is measured of one tensor of a row."""
-    values = {}
-    for name, value in statistics.measured(prefix, tensor, row.ends or (-math.inf, math.inf)).items():
-        if name != "saturated":
-            values[f"{prefix}_{name}"] = value
-        elif row.ends is not None and row.ends[1] < math.inf:
-            values["activation_saturated"] = value
-    if prefix in row.matrices:
-        values[f"{prefix}_identical"] = statistics.identical(tensor, sampled=len(tensor) < row.matrices[prefix])
-    return values
-
-
-# The batch
-
-
-def take_batch(iterator: Any, count: int) -> tuple[Any, Any]:
-    """The next batch of `fit`'s iterator, and an iterator that begins with it again.
-
-    The second one has the element type of the first, so that the model's train function, which is traced for that type,
-    is not traced again for it. It holds the next `count` batches alone: what one call of the train function consumes.
-
-    Args:
-        iterator: What `fit` hands to `model.train_function`.
-        count: `model.steps_per_execution`.
-
-    Returns:
-        The batch, None where the iterator has ended; the iterator to use instead.
-    """
-    if not isinstance(iterator, tf.data.Iterator):  # distributed: its batches live on several devices
-        batch = next(iterator, None)
-        return batch, iterator if batch is None else itertools.chain([batch], iterator)
-    batches: list[Any] = []
-    while len(batches) < count and (optional := iterator.get_next_as_optional()).has_value():
-        batches.append(optional.get_value())
-    if not batches:
-        return None, iterator
-    datasets = [tf.data.Dataset.from_tensors(batch) for batch in batches]
-    joined = functools.reduce(lambda left, right: left.concatenate(right), datasets)
-    variant = tf.data.experimental.to_variant(joined)
-    return batches[0], iter(tf.data.experimental.from_variant(variant, iterator.element_spec))
-
-
-def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) -> Any:
-    """The first batch of anything that `fit` takes, as `train_step` would get it; None where there is no data."""
-    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
-    adapter.on_epoch_begin()
-    try:
-        return next(iter(adapter.get_tf_dataset()), None)
-    finally:
-        adapter.on_epoch_end()
-
-
-def first_samples(data: Any, size: int) -> Any:
-    """The first `size` samples of a batch as `fit` hands it to `train_step`; of the first replica, if spread."""
-
-    def take(leaf: Any) -> Any:
-        if isinstance(leaf, tf.distribute.DistributedValues):
-            leaf = leaf.values[0]
-        if leaf is None or isinstance(leaf, tf.experimental.Optional):
-            return None
-        if isinstance(leaf, tf.SparseTensor):
-            return tf.sparse.slice(leaf, [0] * len(leaf.shape), [size, *leaf.dense_shape[1:]])
-        leaf = leaf if isinstance(leaf, tf.RaggedTensor) else tf.convert_to_tensor(leaf)
-        return leaf if leaf.shape.rank == 0 else leaf[:size]
-
-    return keras.tree.map_structure(take, data)
-
-
-def batch_size(batch: Any) -> int:
-    """Number of samples in a batch."""
-    sizes = [leaf.shape[0] for leaf in keras.tree.flatten(batch) if isinstance(leaf, tf.Tensor) and leaf.shape.rank]
-    return int(sizes[0] or 0) if sizes else 0
-
-
-def _unpack(batch: Any) -> tuple[Any, Any, Any]:
-    unpacked: tuple[Any, Any, Any] = keras.utils.unpack_x_y_sample_weight(batch)
-    return unpacked
 
 
 # What is put back

@@ -97,9 +97,11 @@ class Statistics:
     preactivation_nonfinite: float = NAN
     """Of what enters the layer's activation; of a layer without one, of nothing."""
     attention_entropy: float = NAN
-    """Mean entropy of the attention weights over log(keys): 1 for uniform attention, 0 for one key a query."""
+    """Mean entropy of the attention weights over log(keys): 1 for uniform attention, 0 for one key a query. Queries and
+    keys that are masked do not count. Of a layer whose activation is a softmax, that of its output."""
     backward_rms: float = NAN
-    """Of dL/d(activation), the gradient of the loss at the layer's output; L is the mean over the batch."""
+    """Of dL/d(activation), the gradient of the loss at the layer's output; L is the mean over the batch. Of a softmax
+    or sigmoid whose logits the loss is computed from, as Keras's cross-entropies do, it is that at the logits."""
     backward_max: float = NAN
     backward_zero: float = NAN
     backward_nonfinite: float = NAN

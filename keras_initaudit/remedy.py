@@ -150,7 +150,7 @@ def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[
     """The rows with what a new start changes in them: the initializer, and which weights repeat another's numbers."""
     weights = {
         snapshot.layers[index].path: variable
-        for index, variable in probe._kernels  # the probe's own list of what stands in which row
+        for index, variable in probe.kernels  # the probe's own list of what stands in which row
     }
     repeated = describe.duplicates(weights)
     touched = {path.partition("#")[0] for path in _paths(finding)} if _NAMES[0] in (finding.remedy or "") else set()
@@ -172,14 +172,14 @@ def _kept(probe: Any) -> Iterator[None]:
     """The model's variables, the probe's mark and the random states, put back at the end."""
     held = {id(variable): variable for variable in probe.model.variables}
     values = [(variable, keras.ops.copy(variable.value)) for variable in held.values()]
-    mark, probe._marked = probe._marked, None
+    mark, probe.marked = probe.marked, None
     states = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         for variable, value in values:
             variable.assign(value)
-        probe._marked = mark
+        probe.marked = mark
         random.setstate(states[0])
         np.random.set_state(states[1])
 

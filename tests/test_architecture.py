@@ -22,8 +22,10 @@ ROOMS = {
     "report": (("records",), ()),
     "recording": (("gains",), ("keras", "tensorflow")),
     "describe": (("records", "connections", "gains"), ("keras", "numpy")),
+    "batch": ((), ("keras", "tensorflow")),
+    "rows": (("records", "batch", "recording", "describe", "gains", "statistics"), ("keras", "tensorflow")),
     "probe": (
-        ("records", "recording", "describe", "gains", "statistics"),
+        ("records", "batch", "recording", "rows", "describe", "statistics"),
         ("keras", "numpy", "tensorflow"),
     ),
     "initialization": (("initializers", "connections", "gains", "tuning", "surroundings"), ("keras", "numpy")),
@@ -33,10 +35,10 @@ ROOMS = {
         ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"),
         ("keras", "numpy"),
     ),
-    "auditing": (("records", "probe", "diagnosis", "remedy", "report"), ()),
+    "auditing": (("records", "batch", "probe", "diagnosis", "remedy", "report"), ()),
     "tensorboard": (("records", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "callback": (
-        ("auditing", "diagnosis", "probe", "recording", "records", "report", "tensorboard"),
+        ("auditing", "batch", "diagnosis", "probe", "recording", "records", "report", "tensorboard"),
         ("keras",),
     ),
     "cli": (

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_initaudit.probe import Probe, first_samples
+from keras_initaudit.batch import first_samples
+from keras_initaudit.probe import Probe
 from keras_initaudit.recording import GATE_STEPS
 
 RNG = np.random.default_rng(0)

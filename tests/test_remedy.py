@@ -10,8 +10,9 @@ from keras import layers, ops
 
 import keras_initaudit as ki
 from keras_initaudit import remedy
+from keras_initaudit.batch import first_batch, first_samples
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.probe import Probe, first_batch, first_samples
+from keras_initaudit.probe import Probe
 from keras_initaudit.records import Finding
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,223 @@
+"""From a recording to the rows of a snapshot: what stands where, and which tensors its statistics are taken of.
+
+It runs while the shadow step is traced, so that the tensors are symbols of its graph (or eager, where the model is); no
+number is known yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from . import describe, gains, statistics
+from .batch import unpack
+from .recording import Call, Recording
+from .records import LayerInfo
+
+
+@dataclasses.dataclass(eq=False)
+class Row:
+    """A row of the snapshot that is to come, with the tensors that its statistics are taken of."""
+
+    info: LayerInfo
+    tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Prefix of the statistics (`activation`, `backward`, ...) -> thinned tensor: of a kernel and its gradient
+    `[fan_in, units]`, of all else `[samples, positions, units]`."""
+    matrices: dict[str, int] = dataclasses.field(default_factory=dict)
+    """`weight` or `gradient`, where identical columns are to be counted -> number of rows before thinning."""
+    owner: Any = None
+    variable: Any = None
+    """The weight of the weight columns, and the layer that holds it."""
+    ends: tuple[float, float] | None = None
+    """Where the activation is flat: the pre-activations outside are saturated."""
+    probabilities: Any = None
+    """`[rows, choices]`, of which the entropy is taken."""
+
+
+def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
+    """Inputs, then a row for each call with the parts of its layer behind it, then targets."""
+    x, y, _ = unpack(batch)
+    model, calls = recording.model, recording.calls
+    names = describe.layer_paths(model)
+    paths = [names[id(call.layer)] + ("" if call.number == 1 else f"#{call.number}") for call in calls]
+    inputs = dict(_named_tensors(x, "input"))
+    sources = describe.sources(calls, {id(tensor): path for path, tensor in inputs.items()}, paths)
+    owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
+    calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
+
+    for path, tensor in inputs.items():
+        yield _data_row(path, tensor, -1, "input")
+    if id(model) not in calls_of:
+        yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set())
+    used: set[int] = set()
+    depth = -1
+    for call, path, flows_from in zip(calls, paths, sources, strict=True):
+        if call.output is None:
+            yield from _part_rows(call, path, depth)
+            continue
+        depth += 1
+        main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
+        layers = owned[id(call.layer)] if call.number == 1 else []
+        yield from _weight_rows(recording, names, layers, main, depth, used)
+        yield from _part_rows(call, path, depth)
+    for path, tensor in _named_tensors(y, "target"):
+        yield _data_row(path, tensor, depth + 1, "target")
+
+
+def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool) -> Row:
+    layer = call.layer
+    info = describe.row(
+        path, depth, layer, shape=tuple(n or 0 for n in call.output.shape[1:]), shared=shared, inputs=flows_from
+    )
+    row = Row(info)
+
+    def units_last(x: Any) -> Any:
+        channels_first = getattr(layer, "data_format", None) == "channels_first" and x.shape.rank > 2
+        return tf.transpose(x, [0, *range(2, x.shape.rank), 1]) if channels_first else x
+
+    output = units_last(call.output)
+    row.tensors["activation"] = statistics.thinned(output, statistics.ACTIVATION_SAMPLE_SIZE)
+    if call.preactivation is not None:
+        row.tensors["preactivation"] = statistics.thinned(units_last(call.preactivation))
+        row.ends = gains.flat_ends(describe.activation_of(layer))
+    if call.backward is not None:
+        row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
+    if info.activation == "softmax":
+        row.probabilities = statistics.thinned_rows(output)
+    return row
+
+
+def _part_rows(call: Call, path: str, depth: int) -> Iterator[Row]:
+    """The gates of a recurrent layer and the weights of an attention layer."""
+    kind = type(call.layer).__name__
+    if call.gates is not None:
+        activation = call.layer.cell.recurrent_activation
+        info = LayerInfo(f"{path}/gates", depth, "gates", kind, activation=gains.activation_name(activation))
+        row = Row(info, ends=gains.flat_ends(activation))
+        row.tensors["preactivation"] = statistics.thinned(call.gates)
+        row.tensors["activation"] = statistics.thinned(activation(call.gates))
+        yield row
+    if call.attention is not None:
+        info = LayerInfo(f"{path}/attention", depth, "attention", kind, activation="softmax")
+        weights = statistics.thinned(call.attention)
+        yield Row(info, tensors={"activation": weights}, probabilities=statistics.thinned_rows(call.attention))
+
+
+def _weight_rows(
+    recording: Recording,
+    names: dict[int, str],
+    layers: list[Any],
+    main: Row | None,
+    depth: int,
+    used: set[int],
+) -> Iterator[Row]:
+    """`main` with the first kernel of `layers`, then a row for each further one."""
+    weights = [(owner, w) for owner in layers for w in describe.kernels(owner) if id(w) not in used]
+    trainable = [w for owner in layers for w in owner._trainable_variables if w.trainable]
+    if main is not None:
+        info = main.info
+        if trainable:
+            info = dataclasses.replace(info, reached=any(id(w) in recording.gradients for w in trainable))
+        main.info = info
+    rest = weights
+    if main is not None and weights:
+        owner, weight = weights[0]
+        main.info = describe.with_weight(main.info, owner, weight)
+        _observe_weight(main, recording, owner, weight)
+        rest = weights[1:]
+    if main is not None:
+        yield main
+    used |= {id(w) for _, w in weights}
+    taken: set[str] = set()
+    for owner, weight in rest:
+        prefix = names[id(owner)] if main is None else main.info.path
+        path = f"{prefix}/{weight.name.split('/')[-1]}"
+        if path in taken:
+            path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
+        taken.add(path)
+        row = Row(describe.with_weight(describe.row(path, depth, owner, role="weight"), owner, weight))
+        _observe_weight(row, recording, owner, weight)
+        yield row
+
+
+def _observe_weight(row: Row, recording: Recording, owner: Any, weight: Any) -> None:
+    row.owner, row.variable = owner, weight
+    fan_in = math.prod(weight.shape) // max(1, _units(owner, weight))
+    row.tensors["weight"] = as_columns(owner, weight, tf.convert_to_tensor(weight.value))
+    row.matrices["weight"] = fan_in
+    gradient = recording.gradients.get(id(weight))
+    if row.info.trainable:
+        row.info = dataclasses.replace(row.info, reached=gradient is not None)
+    if isinstance(gradient, tf.IndexedSlices):
+        # Of the rows that the batch looked up; those it did not are zero.
+        _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
+        units = int(weight.shape[-1])
+        total = tf.math.unsorted_segment_sum(
+            tf.reshape(gradient.values, [-1, units]), places, tf.reduce_max(places) + 1
+        )
+        # As many rows as were looked up, at the most.
+        stride = statistics.matrix_stride(gradient.values.shape[0] or 1, units)
+        row.tensors["gradient"] = total[::stride]
+    elif gradient is not None:
+        row.tensors["gradient"] = as_columns(owner, weight, gradient)
+        row.matrices["gradient"] = fan_in
+
+
+def as_columns(owner: Any, weight: Any, value: Any) -> Any:
+    """A kernel as `[fan_in, units]`, with all units and, where it is large, some of the inputs."""
+    permutation = describe.columns_last(owner, weight)
+    if permutation != tuple(range(len(permutation))):
+        value = tf.transpose(value, permutation)
+    return statistics.thinned_matrix(value, _units(owner, weight))
+
+
+def _units(owner: Any, weight: Any) -> int:
+    shape = [int(weight.shape[axis]) for axis in describe.columns_last(owner, weight)]
+    return math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
+
+
+def _data_row(path: str, tensor: Any, depth: int, role: Any) -> Row:
+    info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
+    return Row(info, tensors={"activation": statistics.thinned(tensor, statistics.ACTIVATION_SAMPLE_SIZE)})
+
+
+def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
+    """(row path, tensor) of each numeric leaf of a batch's inputs or targets."""
+    leaves = [
+        ("/".join(str(key) for key in path), leaf)
+        for path, leaf in keras.tree.flatten_with_path(structure)
+        if isinstance(leaf, tf.Tensor) and leaf.dtype not in (tf.string, tf.bool)
+    ]
+    for name, leaf in leaves:
+        yield (f"({role})" if len(leaves) == 1 else f"({role} {name})"), leaf
+
+
+def tensors_of(rows: list[Row]) -> tuple[list[Any], list[tuple[int, str]]]:
+    """The tensors that statistics are taken of, and what each of them is."""
+    tensors, parts = [], []
+    for i, row in enumerate(rows):
+        for prefix, tensor in row.tensors.items():
+            tensors.append(tensor)
+            parts.append((i, prefix))
+        if row.probabilities is not None:
+            tensors.append(row.probabilities)
+            parts.append((i, "entropy"))
+    return tensors, parts
+
+
+def statistics_of(row: Row, prefix: str, tensor: statistics.Array) -> dict[str, float]:
+    """Column -> number, of all that is measured of one tensor of a row."""
+    values = {}
+    for name, value in statistics.measured(prefix, tensor, row.ends or (-math.inf, math.inf)).items():
+        if name != "saturated":
+            values[f"{prefix}_{name}"] = value
+        elif row.ends is not None and row.ends[1] < math.inf:
+            values["activation_saturated"] = value
+    if prefix in row.matrices:
+        values[f"{prefix}_identical"] = statistics.identical(tensor, sampled=len(tensor) < row.matrices[prefix])
+    return values
