@@ -122,7 +122,7 @@ def test_the_model_is_put_back_when_the_trial_fails():
     class BadProbe:
         model = probe.model
         batch = probe.batch
-        _marked = "mark"
+        marked = "mark"
 
         def measure(self, step):
             raise KeyboardInterrupt
@@ -131,7 +131,7 @@ def test_the_model_is_put_back_when_the_trial_fails():
     with pytest.raises(KeyboardInterrupt):
         remedy._after(finding, bad)
     assert same(before, state(model))
-    assert bad._marked == "mark"
+    assert bad.marked == "mark"
 
 
 def test_only_the_named_layers_are_drawn_again_and_always_alike():
