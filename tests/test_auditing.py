@@ -1,0 +1,131 @@
+"""`audit()`: one verdict without a fit; clear errors, and the model as it was found, whatever happens."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_initaudit import Thresholds, audit
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(48, 6)).astype("float32")
+LABELS = RNG.integers(0, 3, 48)
+
+
+def model_of(kernel="he_normal", depth=3, activation="relu"):
+    keras.utils.set_random_seed(2)
+    hidden = [layers.Dense(16, activation, kernel_initializer=kernel) for _ in range(depth)]
+    model = keras.Sequential([keras.Input((6,)), *hidden, layers.BatchNormalization(), layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def everything(model):
+    held = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    return [np.asarray(v.value) for v in held], random.getstate(), np.random.get_state()[1].tolist()
+
+
+def assert_unchanged(before, after):
+    for a, b in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert before[1:] == after[1:]
+
+
+def test_a_healthy_and_a_bad_start_are_told_apart():
+    assert audit(model_of(), X, LABELS).verdict == "healthy"
+    report = audit(model_of("zeros"), X, LABELS)
+    assert report.verdict == "bad"
+    assert report.findings[0].rule == "symmetric-units"
+    assert report.findings[0].remedy
+
+
+def test_nothing_is_changed_by_an_audit_and_the_trial_of_its_remedies():
+    model = model_of(keras.initializers.RandomNormal(stddev=0.01), depth=12)
+    model.fit(X, LABELS, verbose=0)  # so that metrics and the optimizer have state
+    for layer in model.layers:
+        if isinstance(layer, layers.Dense):
+            layer.kernel.assign(layer.kernel * 0.01)
+    before = everything(model)
+    report = audit(model, X, LABELS)
+    assert report.findings[0].proof, "the remedy was tried on this very model"
+    assert_unchanged(before, everything(model))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: (tf.data.Dataset.from_tensor_slices((X, LABELS)).batch(8),), id="dataset"),
+        pytest.param(lambda: (tf.constant(X), tf.constant(LABELS)), id="tensors"),
+        pytest.param(lambda: (X.astype("float64"), LABELS.astype("int8")), id="other dtypes"),
+        pytest.param(lambda: (X, LABELS, np.ones(48)), id="sample weights"),
+        pytest.param(lambda: (((X[i : i + 8], LABELS[i : i + 8]) for i in (0, 8)),), id="generator"),
+    ],
+)
+def test_anything_that_fit_takes_is_taken(data):
+    report = audit(model_of(), *data(), probe_size=8)
+    assert report.snapshot.batch_size == 8
+    assert np.isfinite(report.loss)
+
+
+def test_a_model_that_is_not_built_is_built_as_fit_would():
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([layers.Dense(8, "relu", kernel_initializer="he_normal"), layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    assert audit(model, X, LABELS).verdict == "healthy"
+    assert model.built
+
+
+def test_one_sample_is_enough():
+    assert audit(model_of(), X[:1], LABELS[:1]).snapshot.batch_size == 1
+
+
+def test_a_model_that_is_not_compiled_is_refused_with_the_remedy():
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"not compiled.*model\.compile\(optimizer, loss\)"):
+        audit(model, X, LABELS)
+
+
+@pytest.mark.parametrize("wrong", [None, "model.keras", layers.Dense(3)])
+def test_what_is_not_a_model_is_refused(wrong):
+    with pytest.raises(TypeError, match=r"model must be a keras\.Model, got " + type(wrong).__name__):
+        audit(wrong, X, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"probe_size": "8"}, TypeError, "probe_size must be an integer.*'8'"),
+        ({"probe_size": 0}, ValueError, "probe_size must be at least 1, got 0"),
+        ({"thresholds": 3}, TypeError, "thresholds must be .*Thresholds or None, got int"),
+    ],
+)
+def test_a_bad_argument_is_named_with_its_value(options, error, message):
+    with pytest.raises(error, match=message):
+        audit(model_of(), X, LABELS, **options)
+
+
+def test_no_data_is_refused():
+    with pytest.raises(ValueError, match="at least one sample"):
+        audit(model_of(), X[:0], LABELS[:0])
+
+
+def test_a_step_that_fails_leaves_the_model_as_it_was():
+    model = model_of()
+    before = everything(model)
+    with pytest.raises(Exception, match=r".+"):
+        audit(model, X[:, :4], LABELS)  # two features short
+    assert_unchanged(before, everything(model))
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+    assert audit(model, X, LABELS).verdict == "healthy"
+
+
+def test_other_thresholds_give_another_verdict():
+    model = model_of(keras.initializers.RandomNormal(stddev=0.1), depth=8)
+    strict = Thresholds(
+        signal_loss_warning=0.01, signal_loss_bad=0.02, gradient_loss_warning=0.01, gradient_loss_bad=0.02
+    )
+    assert audit(model, X, LABELS, thresholds=strict).findings
+    assert len(audit(model, X, LABELS, thresholds=strict).findings) >= len(audit(model, X, LABELS).findings)
