@@ -9,7 +9,7 @@ from typing import Any
 from . import remedy
 from .batch import first_batch, first_samples
 from .diagnosis import Thresholds, diagnose
-from .probe import Probe, python_state_kept, require_tensorflow
+from .probe import Probe, python_state_kept, require_tensorflow, updates_made
 from .records import Finding, Snapshot
 from .report import Report
 
@@ -63,7 +63,7 @@ def audit(
     if batch is None:
         raise ValueError("x holds no batch: an audit needs at least one sample")
     probe = Probe(model, first_samples(batch, size), histograms=False)
-    return judge(probe, [probe.measure(0)], limits)
+    return judge(probe, [probe.measure(updates_made(model))], limits)
 
 
 def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, known: Sequence[Finding] = ()) -> Report:

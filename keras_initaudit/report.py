@@ -43,10 +43,13 @@ _HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
 _MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _HEADERS = ("layer", "output", "spread", "gradient", "weights", "log update", "finding")
-_LEGEND = "rms of the output, its spread over samples, dL/d(output), the weights"
+_LEGEND = (
+    "rms of the output, its spread over samples, rms of dL/d(output) and of the weights, log10 of the last update "
+    "over the weights"
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What one audit saw and found.
 
@@ -109,6 +112,9 @@ class Report:
         more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
         word = "initialization" if bad and first.evidence.get("step", 0) == 0 else "start"
         return f"{self.verdict} {word} {when}: {first.rule}{f' at {_clean(first.layer)}' if first.layer else ''}{more}"
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.headline}>"
 
     def __str__(self) -> str:
         return self.text(color=False)
@@ -382,7 +388,8 @@ def _leads_to(finding: Finding) -> str:
 
 
 def _remedy_title(finding: Finding) -> str:
-    layers = list(finding.evidence.get("layers", ()))
+    # A kernel of a layer (`lstm/recurrent_kernel`) has a row of its own, and is mended by an argument of the layer.
+    layers = list(dict.fromkeys(re.sub(r"/\w*kernel$", "", path) for path in finding.evidence.get("layers", ())))
     remedy = finding.remedy or ""
     if not layers or re.search(r"\bmodel\b", remedy) or "preprocessing" in remedy:
         return "Remedy:"

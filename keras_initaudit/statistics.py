@@ -30,6 +30,10 @@ ACTIVATION_SAMPLE_SIZE = 2**16
 """The same for activations: a unit that is active at 1 % of 256 positions would pass for dead in 8 % of the cases, at
 1 % of 1024 in 0.003 %."""
 
+MIN_POSITIONS = 16
+"""Positions that are kept, at least, before units are left out: of a small map that was padded most are border, and a
+few of them may all be zero."""
+
 MATRIX_SIZE = 2**15
 """The same for kernels, whose units are all kept, with `MATRIX_ROWS` of their inputs at least: a copy is to be seen."""
 MATRIX_ROWS = 16
@@ -100,8 +104,8 @@ def thinned_rows(x: Any) -> Any:
 
 
 def _strides(samples: int, positions: int, units: int, size: int) -> tuple[int, int, int]:
-    """Thin the positions first, then the units, then the samples."""
-    by_position = _stride(positions, max(1, size // max(1, samples * units)))
+    """Thin the positions first, as long as `MIN_POSITIONS` are left, then the units, then the samples."""
+    by_position = _stride(positions, max(MIN_POSITIONS, size // max(1, samples * units)))
     by_unit = _stride(units, max(1, size // max(1, samples * math.ceil(positions / by_position))))
     return _stride(samples, size), by_position, by_unit
 

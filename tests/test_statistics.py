@@ -260,9 +260,19 @@ def test_large_tensors_are_thinned_and_every_kept_number_is_theirs(shape):
     strides = statistics._strides(*whole.shape, statistics.SAMPLE_SIZE)
     np.testing.assert_array_equal(found, whole[:: strides[0], :: strides[1], :: strides[2]])
     assert all(stride == 1 or stride % 2 for stride in strides)
-    if shape[0] * shape[-1] <= statistics.SAMPLE_SIZE:
+    positions = min(whole.shape[1], statistics.MIN_POSITIONS)
+    assert found.shape[1] >= positions // 2
+    if whole.shape[0] * positions * whole.shape[2] <= statistics.SAMPLE_SIZE:
         assert found.shape[0] == shape[0]
         assert found.shape[2] == shape[-1]
+
+
+def test_the_one_position_inside_a_padded_map_is_not_left_out():
+    x = np.zeros((32, 3, 3, 960), "float32")
+    x[:, 1, 1] = np.random.default_rng(0).normal(size=(32, 960))
+    found = np.asarray(statistics.thinned(tf.constant(x), statistics.ACTIVATION_SAMPLE_SIZE))
+    assert found.shape[1] == 9
+    assert np.count_nonzero(found) == found.size // 9
 
 
 def test_a_thinned_tensor_has_the_moments_of_the_whole_within_five_standard_errors():
