@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import math
 from collections.abc import Callable
@@ -345,12 +346,23 @@ def test_a_healthy_network_is_never_bad(name: str) -> None:
     assert not [f for f in findings if f.severity == "bad"], looking.told(findings)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", APPLICATIONS)
+HUGE = {
+    "NASNetLarge",
+    *(f"EfficientNetB{i}" for i in range(4, 8)),
+    *(f"EfficientNetV2{size}" for size in ("M", "L")),
+    *(f"ConvNeXt{size}" for size in ("Base", "Large", "XLarge")),
+}
+"""Larger editions of what stands beside them: minutes and gigabytes, run by `-m huge` alone."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.huge if name in HUGE else pytest.mark.slow) for name in APPLICATIONS]
+)
 def test_no_architecture_that_keras_ships_is_bad(name: str) -> None:
     keras.backend.clear_session()
     keras.utils.set_random_seed(3)
     findings = looking.found(*application(name, APPLICATIONS[name]))
+    gc.collect()  # the traced functions hold each other, and with them gigabytes
     assert not [f for f in findings if f.severity == "bad"], looking.told(findings)
 
 
