@@ -139,8 +139,9 @@ def test_a_thousand_audits_of_a_probe_keep_nothing():
         probe.mark()
         probe.measure(step)
     gc.collect()
-    assert abs(len(gc.get_objects()) - before) < 30
-    assert resident() - memory < 3_000
+    # One object kept by each audit would make a thousand; what a process gathers by the way makes some hundreds.
+    assert abs(len(gc.get_objects()) - before) < 500
+    assert resident() - memory < 10_000  # 10 kB an audit, of a snapshot that holds more
 
 
 def gradients_registered():
