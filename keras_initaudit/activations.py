@@ -234,7 +234,10 @@ def _named(name: str, given: Mapping[str, Any]) -> Elementwise:
     name = _ALIASES.get(name, name)
     definition = _DEFINITIONS.get(name)
     if definition is None:
-        raise ValueError(f"Unknown activation {name!r}. Known are {', '.join(sorted(_DEFINITIONS))}.")
+        raise ValueError(
+            f"Unknown activation {name!r}. Known are {', '.join(sorted(_DEFINITIONS))}; and, each "
+            f"output of which depends on several inputs, {', '.join(NOT_ELEMENTWISE)}."
+        )
     unknown = sorted(set(given) - set(definition.parameters))
     if unknown:
         raise ValueError(f"Activation {name!r} has no parameter {unknown[0]!r}; it has {[*definition.parameters]}.")

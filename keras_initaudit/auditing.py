@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import keras
+
 from . import remedy
-from .batch import first_batch, first_samples
+from .batch import first_batch, first_samples, unpack
 from .diagnosis import Thresholds, diagnose
 from .probe import Probe, python_state_kept, require_tensorflow, updates_made
 from .records import Finding, Snapshot
@@ -62,8 +64,19 @@ def audit(
     batch = first_batch(x, y, sample_weight, size=size)
     if batch is None:
         raise ValueError("x holds no batch: an audit needs at least one sample")
+    if unpack(batch)[1] is None and _needs_targets(model):
+        raise ValueError(
+            f"y is missing: the model was compiled with loss={model.loss!r}, which compares outputs with targets; "
+            "give them as audit(model, x, y)"
+        )
     probe = Probe(model, first_samples(batch, size), histograms=False)
     return judge(probe, [probe.measure(updates_made(model))], limits)
+
+
+def _needs_targets(model: Any) -> bool:
+    """Whether Keras's own training step hands the targets to a loss."""
+    own = (getattr(type(model), name) is not getattr(keras.Model, name) for name in ("train_step", "compute_loss"))
+    return model.loss is not None and not any(own)
 
 
 def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, known: Sequence[Finding] = ()) -> Report:

@@ -7,6 +7,7 @@ and calls that function with the batch in front. From then on it only counts.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import warnings
@@ -19,8 +20,8 @@ import keras
 from . import auditing
 from .batch import first_batch, first_samples, take_batch
 from .diagnosis import Thresholds
+from .hooks import replaced
 from .probe import Probe, require_tensorflow, updates_made
-from .recording import replaced
 from .records import Finding, Snapshot
 from .report import Report
 from .tensorboard.summary import Writer
@@ -195,7 +196,9 @@ class InitAudit(keras.callbacks.Callback):
 
     def _audit(self, updates: int = 1) -> None:
         assert self._probe is not None
-        snapshot = self._probe.measure(self._step, updates=updates)
+        measured = self._probe.measure(self._step, updates=updates)
+        # Histograms are for the log: kept, they would be the larger part of what a long fit gathers.
+        snapshot = dataclasses.replace(measured, histograms={})
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
         self.snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
         report = auditing.judge(self._probe, self.snapshots, self.thresholds, known=self.findings)
@@ -203,7 +206,7 @@ class InitAudit(keras.callbacks.Callback):
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
         self.findings.extend(news)
-        self._write(snapshot, report)
+        self._write(measured, report)
         self._tell(report, news)
         self._react(report, news)
 

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ _SCHEMES = (
     ("relu, relu6", "HeNormal()", "N(0, 2 / fan_in)", "He et al. 2015"),
     ("tanh, sigmoid, softmax, linear", "GlorotNormal()", "N(0, 2 / (fan_in + fan_out))", "Glorot & Bengio 2010"),
     ("selu", "LeCunNormal()", "N(0, 1 / fan_in)", "Klambauer et al. 2017"),
-    ("gelu, silu, elu, mish, ...", 'VarianceScaling(gain="gelu")', "N(0, gain^2 / fan_in)", "He et al. 2015, eq. 7"),
+    ("gelu, silu, elu, mish, ...", 'HeNormal(gain="gelu")', "N(0, gain^2 / fan_in)", "He et al. 2015, eq. 7"),
     ("recurrent kernels", "Orthogonal(blocks=4)", "orthogonal, one block a gate", "Saxe et al. 2014"),
     ("biases", "Zeros()", "0", ""),
 )
@@ -150,7 +151,10 @@ def _audited(given: argparse.Namespace) -> list[tuple[str, Report]]:
     from .auditing import audit
 
     try:
-        model = keras.saving.load_model(given.model)
+        with warnings.catch_warnings():
+            # A model that was never fitted has no optimizer variables to load: an audit is made for those.
+            warnings.filterwarnings("ignore", message="Skipping variable loading for optimizer")
+            model = keras.saving.load_model(given.model)
     except Exception as error:  # Keras raises whatever the file or a layer of it raises
         raise _CommandError(f"cannot load {str(given.model)!r}: {type(error).__name__}: {error}") from error
     if given.loss:

@@ -21,6 +21,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record as tape_record
 
 from . import gains
+from .hooks import replaced
 
 MAX_CALLS = 4
 """Calls of one layer that get a row each; a layer that is called more often is the body of an unrolled loop. What
@@ -233,22 +234,6 @@ class Recording:
             return loss
 
         return lost
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Sets an attribute of this one instance, past the trackers of Keras, and puts back what was there."""
-    own = vars(owner)
-    missing = object()
-    before = own.get(name, missing)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            object.__delattr__(owner, name)
-        else:
-            object.__setattr__(owner, name, before)
 
 
 def observable_layers(model: Any) -> list[Any]:

@@ -1,7 +1,8 @@
 """From a remedy's text to what it does: run on the model, measured on the same batch, and taken back again.
 
 A remedy is Python source. It assigns `kernel_initializer`, `recurrent_initializer` or `bias_initializer`, for the
-layers in the finding's `evidence["layers"]`, or `preprocessing`, a layer in front of the data, or it acts on `model`.
+layers in the finding's `evidence["layers"]`, or `preprocessing`, a layer in front of the data; or it changes the data,
+the arrays `x` and `y`; or it acts on `model`.
 `prove` runs each one on the model itself, for a model of any kind can be measured and not every one can be cloned; the
 weights are put back bit for bit, whatever happens.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from . import connections, describe
 from .diagnosis import Thresholds, diagnose
@@ -30,42 +32,55 @@ WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
 """What is tried where the remedy of the finding itself does not help."""
 
 _NAMES = ("kernel_initializer", "recurrent_initializer", "bias_initializer", "preprocessing")
+_DATA = ("x", "y")
 
 
-def run(text: str, model: Any) -> dict[str, Any]:
-    """Runs a remedy with the name `model` set, and returns what it assigned of the names that a remedy may assign.
+def run(text: str, model: Any, batch: Any = ()) -> dict[str, Any]:
+    """Runs a remedy with `model`, `x` and `y` set, and returns what it assigned of the names that a remedy may assign.
 
     Args:
         text: Source, as `Finding.remedy` holds it.
         model: The model; it is changed where the text acts on it.
+        batch: `(x, y)` or the beginning of it; the text sees numpy arrays.
     """
-    names: dict[str, Any] = {"model": model}
+    data = {
+        name: keras.tree.map_structure(np.asarray, part)
+        for name, part in zip(_DATA, batch, strict=False)
+        if re.search(rf"\b{name}\b", text)  # not every kind of data has a numpy form
+    }
+    names: dict[str, Any] = {"model": model, **data}
     exec(compile(text, "<remedy>", "exec"), names)
-    return {name: names[name] for name in _NAMES if name in names}
+    changed = {name: names[name] for name in data if names[name] is not data[name]}
+    return {name: names[name] for name in _NAMES if name in names} | changed
 
 
-def apply(finding: Finding, model: Any) -> Any:
-    """Changes a model in place as the finding's remedy says.
+def apply(finding: Finding, model: Any, batch: Any = ()) -> Any:
+    """Changes a model in place as the finding's remedy says, or the data.
 
     Args:
         finding: With a remedy.
         model: The model that it was made for. Weights of the layers in `evidence["layers"]` are drawn again; each has
             a seed that follows from its path, so that the same call gives the same weights.
+        batch: The data: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
 
     Returns:
-        The layer to put in front of the data, where the remedy is one; else None.
+        The batch: the same object where the remedy leaves the data alone, a new one where it puts a layer in front of
+        `x`, or changes `x` or `y`.
 
     Raises:
         ValueError: When there is no remedy, or it names a layer that the model has not.
     """
     if finding.remedy is None:
         raise ValueError(f"The finding {finding.rule!r} at {finding.layer!r} has no remedy to apply.")
-    made = run(finding.remedy, model)
+    made = run(finding.remedy, model, batch)
+    changed = {i: _like(batch[i], made.pop(name)) for i, name in enumerate(_DATA) if name in made}
     preprocessing = made.pop("preprocessing", None)
     if made:
         for path, layer, part in _targets(finding, model):
             _start_again(path, layer, part, made)
-    return preprocessing
+    if preprocessing is not None and batch:
+        changed[0] = _preprocessed(batch[0], preprocessing, finding)
+    return tuple(changed.get(i, part) for i, part in enumerate(batch)) if changed else batch
 
 
 def prove(findings: Sequence[Finding], probe: Any, thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
@@ -123,15 +138,19 @@ def _after(finding: Finding, probe: Any) -> Snapshot:
     with _kept(probe):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a start that is only tried
-            preprocessing = apply(finding, probe.model)
-        if preprocessing is not None:
-            # Another dtype may come out of it, so that the probe's own trace does not fit.
-            x, *rest = probe.batch
-            batch = (_preprocessed(x, preprocessing, finding), *rest)
+            batch = apply(finding, probe.model, probe.batch)
+        if batch is not probe.batch:
+            # Another dtype or number of samples may come out of it, so that the probe's own trace does not fit.
             other: Snapshot = type(probe)(probe.model, batch, histograms=False).measure(0)
             return other
         snapshot: Snapshot = probe.measure(0)
         return dataclasses.replace(snapshot, layers=_described_again(finding, probe, snapshot))
+
+
+def _like(before: Any, array: Any) -> Any:
+    """An array as a tensor: of the type that was there, unless whole numbers have become fractions."""
+    whole = not np.issubdtype(np.asarray(before).dtype, np.floating) and np.issubdtype(array.dtype, np.floating)
+    return ops.convert_to_tensor(array, dtype=keras.config.floatx() if whole else before.dtype)
 
 
 def _preprocessed(x: Any, layer: Any, finding: Finding) -> Any:
@@ -171,7 +190,7 @@ def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[
 def _kept(probe: Any) -> Iterator[None]:
     """The model's variables, the probe's mark and the random states, put back at the end."""
     held = {id(variable): variable for variable in probe.model.variables}
-    values = [(variable, keras.ops.copy(variable.value)) for variable in held.values()]
+    values = [(variable, ops.copy(variable.value)) for variable in held.values()]
     mark, probe.marked = probe.marked, None
     states = random.getstate(), np.random.get_state()
     try:
@@ -244,7 +263,7 @@ def draw(owner: Any, variable: Any, initializer: Any, path: str, seed: int = 0) 
 
 def _open_forget_gate(cell: Any, bias: Any) -> None:
     if getattr(cell, "unit_forget_bias", False):  # as Keras adds to whatever bias initializer an LSTM is given
-        value = np.array(keras.ops.convert_to_numpy(bias))
+        value = np.array(ops.convert_to_numpy(bias))
         value[cell.units : 2 * cell.units] = 1.0
         bias.assign(value)
 

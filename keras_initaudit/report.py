@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .profile import clean, layer_rows, profile_svg
 from .records import (
     COLUMNS,
     Finding,
@@ -41,7 +42,6 @@ _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
 _COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m"}
 _HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
 _MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _HEADERS = ("layer", "output", "spread", "gradient", "weights", "log update", "finding")
 _LEGEND = (
     "rms of the output, its spread over samples, rms of dL/d(output) and of the weights, log10 of the last update "
@@ -97,7 +97,7 @@ class Report:
                 **{name: getattr(row, name) for name in COLUMNS},
                 "findings": self._rules_at(info.path),
             }
-            for info, row in _layer_rows(self.snapshot)
+            for info, row in layer_rows(self.snapshot)
         )
 
     @property
@@ -106,12 +106,11 @@ class Report:
         snapshot = self.snapshot
         when = "before the first update" if self.step == 0 else f"after {_count(self.step, 'update')}"
         if self.verdict == "healthy":
-            return f"healthy {when}: nothing found in {_count(len(_layer_rows(snapshot)), 'layer')}"
-        bad = sum(finding.severity == "bad" for finding in self.findings)
+            return f"healthy {when}: nothing found in {_count(len(layer_rows(snapshot)), 'layer')}"
         first = self.findings[0]
         more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
-        word = "initialization" if bad and first.evidence.get("step", 0) == 0 else "start"
-        return f"{self.verdict} {word} {when}: {first.rule}{f' at {_clean(first.layer)}' if first.layer else ''}{more}"
+        subject = f"bad {_at_fault(first)}" if self.verdict == "bad" else "warning"
+        return f"{subject} {when}: {first.rule}{f' at {clean(first.layer)}' if first.layer else ''}{more}"
 
     def __repr__(self) -> str:
         return f"<Report: {self.headline}>"
@@ -130,13 +129,11 @@ class Report:
         lines = [f"{verdict}{line}{_RESET if paint else ''}" for line in _wrap(f"Init Audit: {self.headline}", "")]
         lines.append(f"  {self._measured()}")
         for finding in self.findings[:_FULL_FINDINGS]:
-            lines += ["", *_finding_lines(finding, paint)]
+            lines += ["", *_finding_lines(finding, paint, self.step)]
         rest = self.findings[_FULL_FINDINGS:]
         if rest:
             lines.append("")
-            for finding in rest[:4]:
-                where = f" at {_clean(finding.layer)}" if finding.layer else ""
-                lines.append(_shorten(f"also {finding.severity}: {finding.rule}{where}", WIDTH))
+            lines += [_shorten(f"also {_title(finding, self.step)}", WIDTH) for finding in rest[:4]]
             if len(rest) > 4:
                 lines.append(f"and {_count(len(rest) - 4, 'more finding')}; to_markdown() shows them all")
         return "\n".join([*lines, "", *self._table()])
@@ -159,7 +156,7 @@ class Report:
 
     def _chosen(self, room: int) -> list[tuple[LayerInfo, Statistics]]:
         """At most `room` layers, in order: those that a finding names first, then evenly from the rest."""
-        rows = [row for row in _layer_rows(self.snapshot) if row[0].weight] or _layer_rows(self.snapshot)
+        rows = [row for row in layer_rows(self.snapshot) if row[0].weight] or layer_rows(self.snapshot)
         if len(rows) <= room:
             return rows
         named = {f.layer for f in self.findings}
@@ -176,7 +173,7 @@ class Report:
         if not chosen:
             return []
         cells = [list(_HEADERS)]
-        cells += [[_clean(info.path), *_cells(row), (self._rules_at(info.path) or [""])[0]] for info, row in chosen]
+        cells += [[clean(info.path), *_cells(row), (self._rules_at(info.path) or [""])[0]] for info, row in chosen]
         widths = [max(len(line[i]) for line in cells) for i in range(len(_HEADERS))]
         widths[0] = max(5, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
         lines = []
@@ -184,9 +181,10 @@ class Report:
             first = _shorten(line[0], widths[0], middle=True).ljust(widths[0])
             numbers = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
             lines.append("  ".join([first, *numbers, line[-1]]).rstrip())
-        hidden = len(_layer_rows(self.snapshot)) - len(chosen)
+        hidden = len(layer_rows(self.snapshot)) - len(chosen)
         more = f"; {_count(hidden, 'more layer')} not shown" if hidden > 0 else ""
-        return [*lines, *_wrap(f"({_LEGEND}{more})", "")]
+        now = f"after {_count(self.step, 'update')}: " if self.step else ""
+        return [*lines, *_wrap(f"({now}{_LEGEND}{more})", "")]
 
     def to_json(self) -> str:
         """The report as JSON, with the name and the version of its schema."""
@@ -228,7 +226,8 @@ class Report:
         lines = [f"**{_MARK[self.verdict]} Init Audit: {_escape_md(self.headline)}**", "", _escape_md(self._measured())]
         for finding in self.findings:
             where = f" at {_code_md(finding.layer)}" if finding.layer else ""
-            lines += ["", f"### {_MARK[finding.severity]} {finding.severity}: {finding.rule}{where}", ""]
+            title = f"{_MARK[finding.severity]} {finding.severity}{_since(finding, self.step)}: {finding.rule}{where}"
+            lines += ["", f"### {title}", ""]
             lines.append(f"{_escape_md(_sentence(finding.message))}{_escape_md(_leads_to(finding))}")
             if finding.remedy:
                 fence = _fence(finding.remedy)
@@ -252,10 +251,10 @@ class Report:
             f'<div style="font-family:system-ui,sans-serif;max-width:60em;border-left:4px solid {colour};'
             'padding-left:12px">',
             f'<div style="font-size:1.15em;font-weight:600;color:{colour}">{_MARK[self.verdict]} Init Audit: '
-            f"{html.escape(_clean(self.headline))}</div>",
-            f"<div>{html.escape(_clean(self._measured()))}</div>",
+            f"{html.escape(clean(self.headline))}</div>",
+            f"<div>{html.escape(clean(self._measured()))}</div>",
         ]
-        parts += [_finding_html(finding) for finding in self.findings]
+        parts += [_finding_html(finding, self.step) for finding in self.findings]
         parts += [profile_svg(self.snapshot), self._table_html(), "</div>"]
         return "".join(parts)
 
@@ -264,87 +263,11 @@ class Report:
         for info, row in self._chosen(40):
             rules = ", ".join(self._rules_at(info.path))
             numbers = "".join(f'<td style="text-align:right">{cell}</td>' for cell in _cells(row))
-            name = html.escape(_clean(info.path))
+            name = html.escape(clean(info.path))
             rows.append(f'<tr><td style="text-align:left">{name}</td>{numbers}<td>{html.escape(rules)}</td></tr>')
         head = "".join(f"<th>{name}</th>" for name in _HEADERS)
         caption = f'<caption style="caption-side:bottom;font-size:.85em">{_LEGEND}</caption>'
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-
-
-def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
-    """The depth profile as inline SVG: rms of signal and gradient by layer, decades upwards, a cross where not finite.
-
-    The gradient is drawn over its value at the last layer, so that for both curves flat is good.
-    """
-    rows = [row for row in _layer_rows(snapshot) if row[0].weight] or _layer_rows(snapshot)
-    if len(rows) < 2:
-        return ""
-    signal = [_decades(row.activation_rms, row.activation_nonfinite) for _, row in rows]
-    gradient = [_decades(row.backward_rms, row.backward_nonfinite) for _, row in rows]
-    last = next((g for g in reversed(gradient) if g is not None and math.isfinite(g)), 0.0)
-    gradient = [None if g is None else g - last for g in gradient]
-    known = [v for v in (*signal, *gradient) if v is not None and math.isfinite(v)]
-    low, high = math.floor(min([-3.0, *known])), math.ceil(max([1.0, *known]))
-    left, right, top, bottom = 44.0, width - 8.0, 22.0, height - 24.0
-
-    def x(i: int) -> float:
-        return left + (right - left) * i / (len(rows) - 1)
-
-    def y(decades: float) -> float:
-        return top + (bottom - top) * (high - decades) / (high - low)
-
-    grid = []
-    step = max(1, math.ceil((high - low) / 6))
-    for decade in range(low, high + 1, step):
-        grid.append(
-            f'<line x1="{left}" x2="{right}" y1="{y(decade):.1f}" y2="{y(decade):.1f}" stroke="currentColor" '
-            f'stroke-opacity=".15"/><text x="{left - 6}" y="{y(decade) + 4:.1f}" text-anchor="end">1e{decade}</text>'
-        )
-    band = (
-        f'<rect x="{left}" width="{right - left}" y="{y(1):.1f}" height="{y(-1) - y(1):.1f}" fill="#188038" '
-        'fill-opacity=".12"/>'
-    )
-    curves = []
-    for name, values, colour, dash in (
-        ("signal", signal, "#1a73e8", ""),
-        ("gradient", gradient, "#e8710a", ' stroke-dasharray="6 3"'),
-    ):
-        points = [(x(i), y(v)) for i, v in enumerate(values) if v is not None and math.isfinite(v)]
-        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
-        curves.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-        for i, v in enumerate(values):
-            if v is not None and not math.isfinite(v):
-                edge = bottom if v == -math.inf else top
-                curves.append(
-                    f'<path d="M{x(i) - 4:.1f} {edge - 4:.1f}l8 8m0 -8l-8 8" stroke="{colour}" stroke-width="2">'
-                    f"<title>{name}: {'zero' if v == -math.inf else 'not finite'}</title></path>"
-                )
-    names = [html.escape(_clean(rows[i][0].path)) for i in (0, -1)]
-    legend = (
-        f'<text x="{left}" y="12" fill="#1a73e8">signal (solid)</text>'
-        f'<text x="{left + 110}" y="12" fill="#e8710a">gradient over the last layer\'s (dashed)</text>'
-        f'<text x="{left}" y="{height - 6}">{names[0]}</text>'
-        f'<text x="{right}" y="{height - 6}" text-anchor="end">{names[1]}</text>'
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'role="img" aria-label="Depth profile of signal and gradient" style="max-width:100%" font-size="11" '
-        f'fill="currentColor">{band}{"".join(grid)}{"".join(curves)}{legend}</svg>'
-    )
-
-
-def _decades(rms: float, nonfinite: float) -> float | None:
-    """Log10 of an rms: None where it was not measured, an infinity where it is zero or not finite."""
-    if nonfinite > 0.0:
-        return math.inf
-    if math.isnan(rms):
-        return None
-    return math.log10(rms) if rms > 0.0 else -math.inf
-
-
-def _layer_rows(snapshot: Snapshot) -> list[tuple[LayerInfo, Statistics]]:
-    rows = zip(snapshot.layers, snapshot.statistics, strict=True)
-    return [(info, row) for info, row in rows if info.role == "layer"]
 
 
 def _cells(row: Statistics) -> list[str]:
@@ -353,36 +276,58 @@ def _cells(row: Statistics) -> list[str]:
     return ["not finite" if bad else "" if math.isnan(v) else _num(v) for v, bad in zip(values, broken, strict=True)]
 
 
-def _finding_lines(finding: Finding, paint: bool) -> list[str]:
-    where = f" at {_clean(finding.layer)}" if finding.layer else ""
-    title = _shorten(f"{finding.severity}: {finding.rule}{where}", WIDTH)
+def _at_fault(finding: Finding) -> str:
+    """What a bad finding speaks of: not every bad start is one of the weights."""
+    if finding.rule == "input-scale" or finding.evidence.get("origin") == "data":
+        return "data"
+    if finding.rule == "update-ratio":
+        return "step size"
+    return "start" if finding.evidence.get("step") else "initialization"
+
+
+def _since(finding: Finding, step: int) -> str:
+    """When a finding was made, where the report is of a later step: its numbers are not those of the table."""
+    made = finding.evidence.get("step", 0)
+    return "" if made == step else f" at step {made}"
+
+
+def _title(finding: Finding, step: int) -> str:
+    where = f" at {clean(finding.layer)}" if finding.layer else ""
+    return f"{finding.severity}{_since(finding, step)}: {finding.rule}{where}"
+
+
+def _finding_lines(finding: Finding, paint: bool, step: int) -> list[str]:
+    title = _shorten(_title(finding, step), WIDTH)
     lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title]
-    lines += _wrap(_sentence(_clean(finding.message)) + _clean(_leads_to(finding)), "  ")
+    lines += _wrap(_sentence(clean(finding.message)) + clean(_leads_to(finding)), "  ")
     if finding.remedy:
-        lines += _wrap(_clean(_remedy_title(finding)), "  ")
-        lines += [f"      {_CONTROL.sub(' ', line)}" for line in finding.remedy.splitlines()]
+        lines += _wrap(clean(_remedy_title(finding)), "  ")
+        lines += [f"      {clean(line)}" for line in finding.remedy.splitlines()]
     if finding.proof:
-        lines += _wrap(f"Measured: {_sentence(_clean(finding.proof))}", "  ")
+        lines += _wrap(f"Measured: {_sentence(clean(finding.proof))}", "  ")
     return lines
 
 
-def _finding_html(finding: Finding) -> str:
-    where = f" at <code>{html.escape(_clean(finding.layer))}</code>" if finding.layer else ""
-    text = html.escape(_sentence(_clean(finding.message)) + _clean(_leads_to(finding)))
-    severity = f'<span style="color:{_HEX[finding.severity]}">{_MARK[finding.severity]} {finding.severity}</span>'
+def _finding_html(finding: Finding, step: int) -> str:
+    where = f" at <code>{html.escape(clean(finding.layer))}</code>" if finding.layer else ""
+    text = html.escape(_sentence(clean(finding.message)) + clean(_leads_to(finding)))
+    severity = f"{_MARK[finding.severity]} {finding.severity}{_since(finding, step)}"
+    severity = f'<span style="color:{_HEX[finding.severity]}">{severity}</span>'
     parts = [
         '<div style="margin:.7em 0">'
         f'<div style="font-weight:600">{severity}: {html.escape(finding.rule)}{where}</div><div>{text}</div>'
     ]
     if finding.remedy:
-        parts.append(f"<div>{html.escape(_clean(_remedy_title(finding)))}</div>")
+        parts.append(f"<div>{html.escape(clean(_remedy_title(finding)))}</div>")
         parts.append(f'<pre style="margin:.3em 1em">{html.escape(finding.remedy)}</pre>')
     if finding.proof:
-        parts.append(f"<div>Measured: {html.escape(_sentence(_clean(finding.proof)))}</div>")
+        parts.append(f"<div>Measured: {html.escape(_sentence(clean(finding.proof)))}</div>")
     return "".join([*parts, "</div>"])
 
 
 def _leads_to(finding: Finding) -> str:
+    if finding.evidence.get("origin") == "data":
+        return ""  # all that is measured behind it is an echo
     rules = dict.fromkeys(str(c["rule"]) for c in finding.evidence.get("consequences", ()))
     return f" It leads to {', '.join(rules)}." if rules else ""
 
@@ -400,11 +345,6 @@ def _remedy_title(finding: Finding) -> str:
 
 def _terminal() -> bool:
     return not os.environ.get("NO_COLOR") and bool(getattr(sys.stdout, "isatty", lambda: False)())
-
-
-def _clean(text: str | None) -> str:
-    """Text without control characters: a layer name must not move the cursor."""
-    return _CONTROL.sub(" ", text or "")
 
 
 def _sentence(text: str) -> str:
@@ -443,12 +383,12 @@ def _num(value: float) -> str:
 
 
 def _escape_md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(_clean(text), quote=False))
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(clean(text), quote=False))
 
 
 def _code_md(text: str | None) -> str:
     """A code span that no back-quote or table bar in the name can leave."""
-    name = html.escape(_clean(text), quote=False).replace("|", "&#124;").replace("`", "&#96;")
+    name = html.escape(clean(text), quote=False).replace("|", "&#124;").replace("`", "&#96;")
     for mark in ("*", "_", "[", "]", "\\", "~", "!"):
         name = name.replace(mark, f"&#{ord(mark)};")
     return f"<code>{name}</code>"
@@ -459,4 +399,4 @@ def _fence(code: str) -> str:
     return "`" * max(3, longest + 1)
 
 
-__all__: Sequence[str] = ["SCHEMA", "VERSION", "Report", "profile_svg"]
+__all__: Sequence[str] = ["SCHEMA", "VERSION", "Report"]

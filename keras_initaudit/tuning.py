@@ -8,13 +8,15 @@ set so that they are centred), and what goes on is what the layer gives then. So
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from .hooks import replaced
 
 _PASSES = 3  # a linear map is right after one; a Keras layer in half precision may need the second
 _CLOSE = 0.02
@@ -46,7 +48,7 @@ def tune(model: Any, x: Any, wanted: list[Tuned]) -> None:
     with contextlib.ExitStack() as stack:
         for tuned in wanted:
             layer = hooks.get(id(tuned.owner), tuned.owner)
-            stack.enter_context(_replaced(layer, "call", _tuning(layer, layer.call, tuned)))
+            stack.enter_context(replaced(layer, "call", _tuning(layer, layer.call, tuned)))
         model(x, training=False)
 
 
@@ -86,7 +88,7 @@ def _preactivations(layer: Any, call: Callable[..., Any], tuned: Tuned, args: An
         seen.append(z)
         return activation(z, *more, **options)
 
-    with _replaced(tuned.owner, "activation", entered):
+    with replaced(tuned.owner, "activation", entered):
         output = keras.tree.flatten(call(*args, **kwargs))[0]
     if len(seen) > 1:  # a wrapped layer, called once a time step
         return ops.concatenate([ops.reshape(z, (-1, z.shape[-1])) for z in seen])
@@ -126,18 +128,3 @@ def _adjust(tuned: Tuned, value: Any) -> bool:
         old = ops.convert_to_numpy(ops.cast(bias.value, "float32"))
         bias.assign(ops.cast(factor * (old - mean), bias.dtype))
     return False
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Sets an attribute of this one instance, past the trackers of Keras, and puts back what was there."""
-    missing = object()
-    before = vars(owner).get(name, missing)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            object.__delattr__(owner, name)
-        else:
-            object.__setattr__(owner, name, before)

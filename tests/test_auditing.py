@@ -129,3 +129,10 @@ def test_other_thresholds_give_another_verdict():
     )
     assert audit(model, X, LABELS, thresholds=strict).findings
     assert len(audit(model, X, LABELS, thresholds=strict).findings) >= len(audit(model, X, LABELS).findings)
+
+
+def test_missing_targets_are_said_with_the_call_that_gives_them():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"y is missing.*'mse'.*audit\(model, x, y\)"):
+        audit(model, np.ones((8, 4)))

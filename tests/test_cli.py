@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_loaded(saved: Path, tmp_path: Path, capsys: pyte
 def test_report_judges_a_log_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = log(tmp_path / "run", dataclasses.replace(shot(glorot, 18), optimizer="Adam"))
     assert cli.main(["report", str(folder)]) == 0
-    assert "warning start before the first update: vanishing-signal" in " ".join(capsys.readouterr().out.split())
+    assert "warning before the first update: vanishing-signal" in " ".join(capsys.readouterr().out.split())
     limit = ["--threshold", "signal_loss_bad=2.05", "--threshold", "adaptive_relief=0"]
     assert cli.main(["report", str(folder), *limit, "--fail-on", "bad"]) == 1
     assert "bad: vanishing-signal" in capsys.readouterr().out

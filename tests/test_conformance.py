@@ -1,8 +1,12 @@
 """Every kind of `fit`, trained with and without the audit: bit-identical, audited, and nothing left on the model."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -426,6 +430,36 @@ def test_bit_identical_with_and_without(name, tmp_path):
     assert any(np.isfinite(row.gradient_rms) and row.gradient_rms > 0 for row in callback.snapshots[-1].statistics)
     assert_clean(model)
     assert threading.active_count() < 50
+
+
+DETERMINISM = """
+import pathlib, sys
+import tensorflow as tf
+tf.config.experimental.enable_op_determinism()
+import test_conformance as conformance
+for name in ("normalized_convolutions", "attention", "recurrent_with_masks", "two_optimizers"):
+    folder = pathlib.Path(sys.argv[1]) / name
+    plain = conformance.state_after(conformance.CASES[name], list)
+    watched = conformance.state_after(conformance.CASES[name], lambda: conformance.audited(folder))
+    conformance.assert_same(plain, watched)
+    assert len(watched[4][0].reports) >= 2
+    conformance.assert_clean(watched[0])
+print("identical")
+"""
+
+
+def test_bit_identical_where_operations_are_made_deterministic(tmp_path):
+    """A process of its own: TensorFlow does not let go of the setting."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error:InitAudit", "-c", DETERMINISM, tmp_path],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.splitlines()[-1] == "identical"
 
 
 def test_the_comparison_sees_a_difference_of_one_bit():

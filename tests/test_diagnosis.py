@@ -558,8 +558,8 @@ def test_a_thousand_layers_are_judged_in_a_second() -> None:
         ("tanh", 1.59, "GlorotNormal()"),
         ("linear", 1.0, "GlorotNormal()"),
         ("selu", 1.0, "LeCunNormal()"),
-        ("gelu", 1.53, 'VarianceScaling(gain="gelu")'),
-        ("leaky_relu(0.2)", math.sqrt(2 / 1.04), "VarianceScaling(scale=1.923)"),
+        ("gelu", 1.53, 'HeNormal(gain="gelu")'),
+        ("leaky_relu(0.2)", math.sqrt(2 / 1.04), "HeNormal(gain=1.387)"),
         ("softmax", None, "GlorotNormal()"),
     ],
 )

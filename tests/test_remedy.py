@@ -77,9 +77,8 @@ def test_a_remedy_is_proven_in_numbers_and_its_text_mends_the_model(rule):
     assert "goes from" in finding.proof
     assert "the loss from" in finding.proof
     # What the proof says holds when a person does it, with another probe.
-    preprocessing = remedy.apply(finding, model)
-    data = x if preprocessing is None else ops.convert_to_numpy(preprocessing(x))
-    left = found_in(probe_of(model, data))
+    data, classes = remedy.apply(finding, model, (x, Y))
+    left = found_in(probe_of(model, ops.convert_to_numpy(data), classes))
     assert [f for f in left if f.rule == rule and f.severity == "bad"] == []
 
 

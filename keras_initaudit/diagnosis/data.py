@@ -20,7 +20,7 @@ def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
             share = row.stats.activation_nonfinite
             what = "data" if row.info.role == "input" else "targets"
             message = f"the {what} {row.path} already hold NaN or infinity: {_share(share)} of the values"
-            return [_non_finite(row, message, share, "data")]
+            return [_non_finite(row, message, share, "data", remedies.without_non_finite(row.path))]
     for row in network.rows:
         if row.stats.weight_nonfinite > 0.0:
             share = row.stats.weight_nonfinite
@@ -149,6 +149,7 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 affected=[row.path, *(head.path for head in network.heads)],
                 mean=row.stats.activation_mean,
                 largest=row.stats.activation_max,
+                remedy=remedies.standardised(row.path, row.stats.activation_mean, std),
             )
         ]
     return []

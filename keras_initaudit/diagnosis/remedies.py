@@ -1,8 +1,9 @@
 """The code that mends a finding: Python source that runs, for this layer.
 
 A remedy either assigns some of the names `kernel_initializer`, `recurrent_initializer`, `bias_initializer` (for the
-layers in the finding's `evidence["layers"]`) and `preprocessing` (a Keras layer to put in front of the data), or acts
-on a name `model`. It is source, and no object, because a person pastes it, and because the diagnosis knows no Keras.
+layers in the finding's `evidence["layers"]`) and `preprocessing` (a Keras layer to put in front of the data), or
+changes the data, arrays named `x` and `y`, or acts on a name `model`. It is source, and no object, because a person
+pastes it, and because the diagnosis knows no Keras.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def shape_fans(shape: Sequence[int]) -> tuple[float, float]:
 def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = None) -> tuple[str, str]:
     """The recommended initializer for a kernel in front of `activation`: (name to import, call).
 
-    He for ReLU, LeCun for SELU, Glorot for tanh, sigmoid and linear, and the exact gain for everything else. With
+    He for ReLU, LeCun for SELU, Glorot for tanh, sigmoid and linear, He with the exact gain for everything else. With
     `info`, for the true fans of that weight, where its shape alone would mislead.
     """
     name = activation.split("(")[0]
@@ -53,9 +54,7 @@ def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = 
             return "LeCunNormal", "LeCunNormal()"
         if name in _GLOROT or gain is None:
             return "GlorotNormal", "GlorotNormal()"
-        if name == activation:
-            return "VarianceScaling", f'VarianceScaling(gain="{name}")'
-        return "VarianceScaling", f"VarianceScaling(scale={gain * gain:.4g})"
+        return "HeNormal", f'HeNormal(gain="{name}")' if name == activation else f"HeNormal(gain={gain:.4g})"
     assert info is not None
     square = 2.0 if name in _HE else 1.0 if name in _GLOROT or name == "selu" or gain is None else gain * gain
     axes = _axes(info)
@@ -139,6 +138,23 @@ def rescaled(mean: float, std: float, low: float, high: float) -> str:
     return (
         f"import keras\npreprocessing = keras.layers.Normalization(axis=None, mean={mean:.6g}, variance={variance:.6g})"
     )
+
+
+def standardised(path: str, mean: float, std: float) -> str | None:
+    """Targets at unit scale; None where the row is one of several, or where they are all the same."""
+    if path != "(target)" or not 0.0 < std < math.inf:
+        return None
+    return f"y = (y - {mean:.6g}) / {std:.6g}"
+
+
+def without_non_finite(path: str) -> str | None:
+    """Zeros for what is not finite in the inputs; for targets, the samples that have finite ones."""
+    if path == "(target)":
+        keep = "np.isfinite(y).reshape(len(y), -1).all(axis=1)"
+        return f"import numpy as np\nkeep = {keep}\nx, y = x[keep], y[keep]"
+    if path == "(input)":
+        return "import numpy as np\nx = np.nan_to_num(x, posinf=0.0, neginf=0.0)"
+    return None
 
 
 def whole_model() -> str:

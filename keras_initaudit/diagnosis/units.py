@@ -222,6 +222,7 @@ def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]
         if same
         else "so that the draws are not independent"
     )
+    end += "; layers that share a seed, or one initializer with a seed, start alike"
     return [
         finding(
             "duplicate-kernels",

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/overhead.py            # all models, some ten minutes
     python tests/benchmarks/overhead.py --quick    # small models, about two minutes
+    python tests/benchmarks/overhead.py --profile  # where the time of the audits goes
 
 Each row is a process of its own, so that its peak memory is its own. Within a row, a plain training step and a snapshot
 are timed in turns and their medians compared, so that what else the machine does falls on both. A snapshot is all
@@ -12,6 +13,7 @@ alone.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -192,6 +194,61 @@ def row(build, method, jit, pairs):
     return found
 
 
+PARTS = (
+    ("train_step is traced", "probe.Probe", "_step"),
+    ("shadow step runs", "probe.Probe", "_run"),
+    ("weights of the step before", "probe.Probe", "_kernel_samples"),
+    ("layers are described", "probe.Probe", "_describe"),
+    ("numbers of the tensors", "probe", "statistics_of"),
+    ("histograms", "statistics", "histogram"),
+    ("diagnosis", "auditing", "diagnose"),
+    ("remedies are proven", "remedy", "prove"),
+    ("report and log", "callback.InitAudit", "_write"),
+    ("all of an audit", "callback.InitAudit", "_audit"),
+)
+"""What an audit is made of, and the function that does it; one that runs within another is taken off it."""
+
+
+def profile(build, jit, audits):
+    """Milliseconds that each part takes at the first audit, and the median of the later ones."""
+    spent = [dict.fromkeys([part for part, *_ in PARTS], 0.0)]
+    running = []
+
+    def timing(part, function):
+        def timed_function(*args, **kwargs):
+            running.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                whole = time.perf_counter() - start
+                spent[-1][part] += whole - running.pop()
+                if running:
+                    running[-1] += whole
+
+        return timed_function
+
+    for part, place, name in PARTS:
+        module, _, kind = place.partition(".")
+        owner = importlib.import_module(f"keras_initaudit.{module}")
+        owner = getattr(owner, kind) if kind else owner
+        setattr(owner, name, timing(part, getattr(owner, name)))
+    keras.utils.set_random_seed(0)
+    model, x, y, _ = build()
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+    audit = InitAudit(tempfile.mkdtemp(), schedule=lambda step: True, on_finding="silent")
+
+    class Next(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            spent.append(dict.fromkeys(spent[0], 0.0))
+
+    data = tf.data.Dataset.from_tensors((x.astype("int32" if x.dtype.kind == "i" else "float32"), y)).repeat()
+    # `Next` stands first: what is timed after it belongs to the audit behind the step.
+    model.fit(data, steps_per_epoch=audits, verbose=0, callbacks=[Next(), audit])
+    later = spent[2:]
+    return {part: [spent[0][part] * 1e3, statistics.median(s[part] for s in later) * 1e3] for part in spent[0]}
+
+
 def spawn(name, method, options):
     """`row` in a process of its own."""
     command = [sys.executable, __file__, "--row", name, method, "--jit", options.jit, "--pairs", str(options.pairs)]
@@ -210,13 +267,31 @@ def table(head, rows):
     print(flush=True)
 
 
+AUDITS = 10
+"""Audits of a fit of 1000 steps, by the default schedule, that follow the one at initialization."""
+
+
+def thousand(found, plain):
+    """A fit of 1000 steps with the audit over one without, from the medians: a difference that one fit cannot show."""
+    return f"{1 + (found['verdict'] + AUDITS * found['snapshot']) / (1000 * plain['step']):.3f}"
+
+
 def main():
     options = parsed()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jit_compile={options.jit}\n", flush=True)
     models = options.models or list(QUICK if options.quick else MODELS)
+    if options.profile:
+        for name in models:
+            parts = spawn(name, "profile", options)
+            lines = [(part, f"{a:.1f} ms", f"{b:.1f} ms") for part, (a, b) in parts.items()]
+            lines[-1] = ("the rest", *lines[-1][1:])
+            sums = [sum(times[i] for times in parts.values()) for i in (0, 1)]
+            print(name)
+            table(("", "first audit", "a later one"), [*lines, ("together", *(f"{s:.1f} ms" for s in sums))])
+        return
     for name in models:
         found = {}
-        for method in METHODS:
+        for method in options.methods:
             runs = [spawn(name, method, options) for _ in range(options.runs)]
             found[method] = {
                 key: statistics.median(run[key] for run in runs)
@@ -240,6 +315,7 @@ def main():
                     f"{f['fit']:.1f} s",
                     f"{f['fit'] / plain['fit']:.3f}" if watches else "-",
                     f"{f['fit_cpu'] / plain['fit_cpu']:.3f}" if watches else "-",
+                    thousand(f, plain) if "verdict" in f and method == "InitAudit()" else "-",
                     f"{f['memory']:.0f} MB",
                     f"{f['memory'] / plain['memory']:.2f}" if watches else "-",
                     f"{f['bytes'] / 1e3:.0f} kB" if watches else "-",
@@ -257,6 +333,7 @@ def main():
                 "whole fit",
                 "x",
                 "x CPU",
+                "1000 steps, x",
                 "peak",
                 "x",
                 "written",
@@ -290,7 +367,9 @@ def parsed():
     parser.add_argument("--jit", choices=("auto", "off"), default="auto", help="jit_compile; auto is Keras's default")
     parser.add_argument("--pairs", type=int, default=0, help="timed pairs of step and snapshot in a row")
     parser.add_argument("--runs", type=int, default=1, help="processes a row, of which the median is shown")
+    parser.add_argument("--profile", action="store_true", help="where the time of the audits goes")
     parser.add_argument("--models", nargs="*", help="only these, without the table of growth")
+    parser.add_argument("--methods", nargs="*", default=METHODS, help="only these; `plain` must be one")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.pairs = options.pairs or (3 if options.quick else PAIRS)
@@ -310,6 +389,7 @@ if __name__ == "__main__":
         sys.exit()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
+    sys.setrecursionlimit(20_000)  # Keras walks a model of a thousand layers recursively
     import keras
     import numpy as np
     import tensorflow as tf
@@ -319,7 +399,9 @@ if __name__ == "__main__":
 
     RNG = np.random.default_rng(0)
     chosen = parsed()
-    figures = row(
-        built(chosen.row[0], quick=chosen.quick), chosen.row[1], "auto" if chosen.jit == "auto" else False, chosen.pairs
-    )
+    chosen_model, jit = built(chosen.row[0], quick=chosen.quick), "auto" if chosen.jit == "auto" else False
+    if chosen.row[1] == "profile":
+        figures = profile(chosen_model, jit, 12)
+    else:
+        figures = row(chosen_model, chosen.row[1], jit, chosen.pairs)
     print(json.dumps(figures))
