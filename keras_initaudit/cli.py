@@ -232,11 +232,12 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
         )
     reports = []
     for run in runs:
-        # What was proven while the model was there stays proven.
-        proven = {(f.rule, f.layer, f.remedy): f.proof for found in run.findings for f in found if f.proof}
+        # What was tried while the model was there stays so: a remedy that was proven, one that was found to be none.
+        tried = {(f.rule, f.layer): f for found in run.findings for f in found}
         findings = tuple(
-            dataclasses.replace(f, proof=proven.get((f.rule, f.layer, f.remedy)))
+            dataclasses.replace(f, remedy=told.remedy, proof=told.proof) if told is not None else f
             for f in diagnose(run.snapshots, thresholds)
+            for told in [tried.get((f.rule, f.layer))]
         )
         reports.append((run.name, Report(run.snapshots[-1], findings)))
     return reports

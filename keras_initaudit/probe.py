@@ -142,6 +142,16 @@ class Probe:
             learning_rate=_learning_rate(self._optimizer),
         )
 
+    def update(self) -> None:
+        """One real update of the model on the batch. For trials, within `everything_kept`."""
+        self.model.train_step(self.batch)
+
+    @contextlib.contextmanager
+    def everything_kept(self) -> Iterator[None]:
+        """Puts back all that a training step changes, weights and optimizers included, at the end of the block."""
+        with python_state_kept(), _variables_kept(_all_variables(self.model)):
+            yield
+
     @property
     def _optimizer(self) -> Any:
         return next(iter(optimizers(self.model)), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -47,9 +49,25 @@ def logits_loss() -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+def batch(x: Any, y: Any, size: int = 32) -> Any:
+    """What an audit looks at: the first samples."""
+    return first_samples(first_batch(x, y, None, size=size), size)
+
+
+@contextlib.contextmanager
+def kept(model: Any) -> Iterator[None]:
+    """The model's variables, put back at the end."""
+    values = [(variable, np.array(variable)) for variable in model.variables]
+    try:
+        yield
+    finally:
+        for variable, value in values:
+            variable.assign(value)
+
+
 def snapshots(model: Any, x: Any, y: Any, *, then: int = 0, size: int = 32) -> list[Snapshot]:
     """The snapshot at the start; with `then`, also the one after so many updates."""
-    probe = Probe(model, first_samples(first_batch(x, y, None, size=size), size), histograms=False)
+    probe = Probe(model, batch(x, y, size), histograms=False)
     found = [probe.measure(0)]
     for step in range(then):
         probe.mark()

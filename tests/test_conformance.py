@@ -265,6 +265,13 @@ def accumulated_clipped_averaged():
     return dense(optimizer=optimizer), {"x": X, "y": LABELS}
 
 
+@case
+def steps_far_too_long():
+    """A finding whose remedy is tried by real updates in the midst of the training."""
+    optimizer = keras.optimizers.Adam(20.0, use_ema=True)
+    return dense(layers.Dropout(0.3), layers.BatchNormalization(), optimizer=optimizer), {"x": X, "y": LABELS}
+
+
 # Kinds of precision and of execution
 
 

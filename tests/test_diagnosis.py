@@ -400,6 +400,25 @@ def test_the_worst_comes_first() -> None:
     assert [f.severity for f in found] == sorted((f.severity for f in found), key=["bad", "warning"].index)
 
 
+def test_a_warning_turns_bad_when_training_shows_what_it_leads_to() -> None:
+    long = dataclasses.replace(edited(healthy(), "dense_1", update_log10=0.0), step=1)
+    dead = dataclasses.replace(healthy(biases=[0, -20, 0, 0]), step=5)
+    (before,) = diagnose([healthy(), long])
+    assert (before.rule, before.severity) == ("update-ratio", "warning")
+    (after,) = diagnose([healthy(), long, dead])
+    assert (after.rule, after.severity, after.evidence["step"]) == ("update-ratio", "bad", 1)
+    assert [(c["rule"], c["step"]) for c in after.evidence["consequences"]] == [("dead-units", 5)]
+    (alone,) = diagnose([healthy(), dead])
+    assert alone.rule == "dead-units"
+
+
+def test_steps_that_are_far_too_long_explain_what_they_leave_behind() -> None:
+    wreck = dataclasses.replace(healthy(biases=[0, -20, 0, 0]), step=1, loss=1e6)
+    found = diagnose([healthy(), wreck])
+    assert [f.rule for f in found] == ["update-ratio"]
+    assert [c["rule"] for c in found[0].evidence["consequences"]] == ["dead-units"]
+
+
 def test_a_later_audit_adds_what_only_training_shows_and_repeats_nothing() -> None:
     dead = healthy(biases=[0, -20, 0, 0])
     found = findings((healthy(), healthy(), dataclasses.replace(dead, step=2), dataclasses.replace(dead, step=5)))

@@ -1,7 +1,14 @@
-"""Faults of the wild, planted in real Keras models: each named by its rule, at its layer, as one cause."""
+"""Faults of the wild, planted in real Keras models: each named by its rule, at its layer, as one cause; then mended.
+
+Each fault is built and probed once, and asked three things: is it named, does the remedy that is shown mend it, does
+`initialize` cure it. What cannot be mended stands in a list with the reason, and the lists are held in both directions:
+a fault that loses its remedy or its cure turns a test red, and so does one that gains it.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +17,11 @@ import looking
 import numpy as np
 import pytest
 from keras import initializers, layers
+
+from keras_initaudit import initialize, remedy
+from keras_initaudit.diagnosis import diagnose
+from keras_initaudit.probe import Probe
+from keras_initaudit.records import Finding, Snapshot
 
 Model = tuple[Any, Any, Any]
 
@@ -310,15 +322,117 @@ def one_seed() -> Model:
     return looking.compiled(keras.Sequential(stack)), x, looking.classes()
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_fault_is_named(name: str) -> None:
-    keras.utils.set_random_seed(11)
-    make, rule, layer, severity = FAULTS[name]
-    findings = looking.found(*make())
-    assert findings, "nothing found"
-    first = findings[0]
-    assert first.rule == rule, looking.told(findings)
-    assert (first.layer or "").startswith(layer), looking.told(findings)
-    assert not severity or first.severity == severity, looking.told(findings)
-    others = [f for f in findings[1:] if f.severity == "bad"]
-    assert not others, looking.told(findings)
+# --- what is done about them
+
+
+NO_REMEDY = {
+    # name: why no code is shown
+    "saturated attention": "the finding is at the attention weights, which are no layer whose kernel could be named",
+    "NaN born in a layer": "the layer has no weight: its formula is wrong for what arrives there",
+    "softmax of one": "the architecture is wrong: the output is 1 whatever the weights are",
+    "frozen by mistake": "whether to train a layer is not for an audit to decide",
+    "disconnected layer": "whether to use a layer is not for an audit to decide",
+}
+
+WHOLE_MODEL = {
+    # name: why the remedy of the named layers does not do, and a new start of the whole model is shown in its place
+    "constant everywhere": "the last hidden layer is constant too, and hidden by what the head gives back",
+    "ones everywhere": "the same",
+    "constant convolutions": "the same",
+    "sigmoid stack": "Glorot is what it has: sigmoid needs a start that takes the mean of its inputs out",
+    "dead by bias everywhere": "behind the first dead layer nothing is seen of the others",
+    "transposed fans": "no single scheme fits: the fans are misread by another factor in each layer",
+}
+
+NO_CURE = {
+    # name: why `initialize` leaves it as it is
+    "dead head": "the biases of a head are kept, for they may be log-odds",
+    "raw pixels": "the data is at fault",
+    "raw pixels, SGD": "the data is at fault",
+    "raw pixels, tanh": "the data is at fault",
+    "raw pixels, convolutions": "the data is at fault",
+    "raw prices": "the data is at fault",
+    "data far too small": "the data is at fault",
+    "raw targets": "the targets are at fault",
+    "targets far from zero": "the targets are at fault, and the biases of a head are kept",
+    "NaN in the data": "the data is at fault",
+    "NaN born in a layer": "a formula is at fault",
+    "softmax of one": "the architecture is at fault",
+    "frozen by mistake": "frozen weights are kept",
+    "disconnected layer": "the architecture is at fault",
+}
+
+
+NUMBER = re.compile(r"(?<![\w.])(?:-?\d[\d.]*(?:e-?\d+)?|nan|inf)(?![\w.])")
+
+
+class Case:
+    """One fault: the model with its data, probed once and kept as it was built."""
+
+    def __init__(self, name: str) -> None:
+        keras.utils.set_random_seed(11)
+        make, self.rule, self.layer, self.severity = FAULTS[name]
+        self.name = name
+        self.model, x, y = make()
+        self.batch = looking.batch(x, y)
+        self.probe = Probe(self.model, self.batch, histograms=False)
+        self.before = self.probe.measure(0)
+        self.findings = diagnose([self.before])
+
+    def again(self, batch: Any) -> tuple[Snapshot, tuple[Finding, ...]]:
+        """What another probe sees now; eagerly, which spares a trace, and is a second way to the same numbers."""
+        self.model.run_eagerly = True
+        try:
+            after = Probe(self.model, batch, histograms=False).measure(0)
+        finally:
+            self.model.run_eagerly = False
+        return after, diagnose([after])
+
+
+@pytest.fixture(scope="module", params=FAULTS)
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+def test_fault_is_named(case: Case) -> None:
+    told = looking.told(case.findings)
+    first, *others = case.findings
+    assert first.rule == case.rule, told
+    assert (first.layer or "").startswith(case.layer), told
+    assert not case.severity or first.severity == case.severity, told
+    assert not [f for f in others if f.severity == "bad"], told
+
+
+def test_its_remedy_does_to_the_model_what_the_proof_says(case: Case) -> None:
+    keras.utils.set_random_seed(12)  # a new start of the whole model draws its seed
+    (proven,) = remedy.prove(case.findings[:1], case.probe)
+    assert (proven.remedy is None) == (case.name in NO_REMEDY), proven.remedy
+    assert (proven.remedy == remedy.WHOLE_MODEL) == (case.name in WHOLE_MODEL), proven.remedy
+    if proven.remedy is None:
+        assert proven.proof is None
+        return
+    assert proven.proof is not None
+    with looking.kept(case.model):
+        after, left = case.again(remedy.apply(proven, case.model, case.batch))
+    assert not [f for f in left if f.severity == "bad" or f.rule == case.rule], looking.told(left)
+    assert "the finding is gone" in proven.proof
+    numbers = [float(text) for text in NUMBER.findall(proven.proof)]
+    for loss in (case.before.loss, after.loss):  # said with two digits
+        assert any(math.isclose(n, loss, rel_tol=0.06) or math.isnan(n) and math.isnan(loss) for n in numbers), (
+            loss,
+            proven.proof,
+        )
+
+
+def test_a_new_start_cures_it_unless_it_is_none_of_the_weights(case: Case) -> None:
+    with looking.kept(case.model):
+        initialize(case.model, seed=0)
+        _, left = case.again(case.batch)
+    if case.name in NO_CURE:
+        assert case.rule in [f.rule for f in left], f"{NO_CURE[case.name]}, and yet it is gone: {looking.told(left)}"
+    else:
+        assert not left, looking.told(left)
+
+
+def test_the_lists_speak_of_faults_that_there_are() -> None:
+    assert {*NO_REMEDY, *WHOLE_MODEL, *NO_CURE} <= FAULTS.keys()

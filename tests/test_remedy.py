@@ -101,15 +101,50 @@ def test_a_remedy_that_does_not_help_is_replaced_or_dropped():
     assert proven.proof is None
 
 
-def test_what_has_no_remedy_or_only_another_step_size_is_left_alone():
-    probe = probe_of(network("he_normal"))
+def test_what_has_no_remedy_is_left_alone():
+    finding = Finding("no-gradient", "bad", "head", "nothing", {}, None)
+    assert remedy.prove([finding], probe_of(network("he_normal")), Thresholds()) == (finding,)
+
+
+@pytest.mark.parametrize("rate", [50.0, 1e-9])
+def test_another_learning_rate_is_tried_and_taken_back(rate):
+    keras.utils.set_random_seed(1)
+    model = network("he_normal", depth=3)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    audit = ki.InitAudit(False, on_finding="silent")
+    model.fit(X, Y, epochs=4, verbose=0, callbacks=[audit])
+    finding = next(f for f in audit.findings if f.rule == "update-ratio")
+    assert "updates bring the loss" in finding.proof
+    held = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    before, states = [v.numpy().tobytes() for v in held], (random.getstate(), np.random.get_state()[1].tobytes())
+    probe = probe_of(model)
     probe.measure(0)
-    findings = [
-        Finding("no-gradient", "bad", "head", "nothing", {}, None),
-        Finding("update-ratio", "bad", "head", "fast", {}, "model.optimizer.learning_rate = 1e-5"),
-    ]
-    assert remedy.prove(findings, probe, Thresholds()) == tuple(findings)
-    assert float(probe.model.optimizer.learning_rate) == pytest.approx(1e-3)
+    (again,) = remedy.prove([dataclasses.replace(finding, proof=None)], probe, Thresholds())
+    assert again.remedy == finding.remedy
+    assert [v.numpy().tobytes() for v in held] == before
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
+    # The rate learns where the other one did not.
+    keras.utils.set_random_seed(1)
+    other = network("he_normal", depth=3)
+    other.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+    exec(finding.remedy, {"model": other})
+    loss = other.fit(X, Y, epochs=20, verbose=0).history["loss"]
+    assert loss[-1] < 0.8 * loss[0]
+
+
+def test_a_learning_rate_that_cannot_be_set_or_does_not_help_is_no_remedy():
+    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.1")
+    scheduled = network("he_normal", depth=2)
+    scheduled.compile(
+        keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(9.0, 10, 0.9)),
+        "sparse_categorical_crossentropy",
+    )
+    useless = dataclasses.replace(finding, remedy="model.optimizer.learning_rate = 1e9")
+    for probe, tried in ((probe_of(scheduled), finding), (probe_of(network("he_normal", depth=2)), useless)):
+        probe.measure(0)
+        (proven,) = remedy.prove([tried], probe, Thresholds())
+        assert proven.remedy is None
+        assert proven.proof is None
 
 
 def test_the_model_is_put_back_when_the_trial_fails():

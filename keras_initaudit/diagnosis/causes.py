@@ -177,7 +177,7 @@ RULES: tuple[Rule, ...] = (
         ("update_log10", "weight_rms"),
         ("update_high_warning", "update_high_bad", "update_low_warning", "divergence"),
         weights.update_ratio,
-        (),
+        ("non-finite", "dead-units", "saturated-units"),
         "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
         later=True,
     ),
@@ -224,7 +224,8 @@ def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None
     network = Network(first)
     found = _explain(network, [f for rule in RULES for f in rule.find(network, limits)])
     for snapshot in later:
-        found += [f for f in _news(first, snapshot, limits) if not _known(f, found)]
+        for new in _news(first, snapshot, limits):
+            found = _added(found, new)
     referenced = [dataclasses.replace(f, reference=_BY_SLUG[f.rule].reference) for f in found]
     return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), _RANK[f.rule])))
 
@@ -246,6 +247,9 @@ def _ordered(findings: list[Finding]) -> list[Finding]:
     """Causes first: the order of the table, with the exceptions that the evidence decides."""
 
     def rank(f: Finding) -> float:
+        # Steps that are far too long leave behind whatever they trample.
+        if f.rule == "update-ratio" and f.severity == "bad":
+            return -1.0
         # NaN that overflow gave birth to is the end of an exploding signal, not the beginning.
         if f.rule == "non-finite" and f.evidence.get("origin") in ("forward", "backward", "loss"):
             return _RANK["exploding-signal"] + 0.5
@@ -291,15 +295,26 @@ def _with_consequences(network: Network, cause: Finding, consequences: list[Find
     return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": told})
 
 
-def _known(found: Finding, findings: Sequence[Finding]) -> bool:
-    """Whether a finding was made before, or follows from one that was."""
-    for known in findings:
-        if known.rule == found.rule and (known.layer == found.layer or known.severity == "bad"):
-            return True
-        told = known.evidence.get("consequences", [])
-        if any(c["rule"] == found.rule for c in told) or found.rule in _BY_SLUG[known.rule].explains:
-            return True
-    return False
+def _added(findings: list[Finding], new: Finding) -> list[Finding]:
+    """The findings with what a later audit adds: one of its own, or more weight to a cause that is known."""
+    for i, known in enumerate(findings):
+        told = [c["rule"] for c in known.evidence.get("consequences", ())]
+        same = known.rule == new.rule and (known.layer == new.layer or known.severity == "bad")
+        if not (same or new.rule in told or new.rule in _BY_SLUG[known.rule].explains):
+            continue
+        if known.severity == "warning" and new.severity == "bad":
+            worse = new if same else _worse(known, new)
+            return [*findings[:i], worse, *findings[i + 1 :]]
+        return findings
+    return [*findings, new]
+
+
+def _worse(cause: Finding, consequence: Finding) -> Finding:
+    """A warning of which training has shown what it leads to."""
+    told = {"rule": consequence.rule, "layer": consequence.layer, "message": consequence.message}
+    told["step"] = consequence.evidence["step"]
+    evidence = {**cause.evidence, "consequences": [*cause.evidence.get("consequences", ()), told]}
+    return dataclasses.replace(cause, severity="bad", evidence=evidence)
 
 
 def _news(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[Finding]:
@@ -312,7 +327,9 @@ def _news(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[F
     if early and _postponed(first):
         for slug in ("vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units"):
             found += [f for f in _BY_SLUG[slug].find(network, thresholds) if f.severity == "bad"]
-    found += _diverged(first, snapshot, thresholds)
+    diverged = _diverged(first, snapshot, thresholds)
+    if diverged:  # the plainer of two signs of steps that are too long
+        found = [f for f in found if f.rule != "update-ratio"] + diverged
     explained = _explain(network, found)
     return [dataclasses.replace(f, evidence={**f.evidence, "step": snapshot.step}) for f in explained]
 

@@ -75,6 +75,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
                 unit="log10 of rms(update) / rms(weight)",
                 affected=[row.path for row in rows],
                 learning_rate=rate,
+                remedy=None if not rate else f"model.optimizer.learning_rate = {rate * 10.0 ** (-3.0 - slowest):.1g}",
             )
         ]
     return []
