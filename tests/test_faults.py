@@ -418,7 +418,7 @@ def test_its_remedy_does_to_the_model_what_the_proof_says(case: Case) -> None:
     assert "the finding is gone" in proven.proof
     numbers = [float(text) for text in NUMBER.findall(proven.proof)]
     for loss in (case.before.loss, after.loss):  # said with two digits
-        assert any(math.isclose(n, loss, rel_tol=0.06) or math.isnan(n) and math.isnan(loss) for n in numbers), (
+        assert any(math.isclose(n, loss, rel_tol=0.06) or (math.isnan(n) and math.isnan(loss)) for n in numbers), (
             loss,
             proven.proof,
         )
