@@ -3,240 +3,252 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+import odd_networks as odd
 import pytest
-from numpy_network import Array, edited, glorot, he, snapshot, weights
+from numpy_network import edited, glorot, he, snapshot, weights
+from odd_networks import Make, healthy, later, pixels, plain, widths, with_kernel
 
 from keras_initaudit.diagnosis import RULES, Thresholds, diagnose, remedies
 from keras_initaudit.diagnosis import network as networks
 from keras_initaudit.records import NAN, Finding, LayerInfo, Snapshot, Statistics
 
-Make = Callable[[], "Snapshot | tuple[Snapshot, ...]"]
+
+class Cases(NamedTuple):
+    """What a rule must say something about, and what not."""
+
+    fires: dict[str, Make]
+    near: dict[str, Make]
+    """Near misses: a little more of it, and the rule fires."""
+    healthy: dict[str, Make]
+    """What looks like the fault and is none."""
 
 
-def widths(depth: int, width: int = 64) -> list[int]:
-    return [64, *[width] * depth, 10]
-
-
-def plain(depth: int, scheme: Any = he, activation: str = "relu", factor: float = 1.0, **how: Any) -> Snapshot:
-    shape = widths(depth)
-    std = scheme(shape) if callable(scheme) else [scheme] * (depth + 1)
-    return snapshot(weights(shape, [factor * s for s in std]), activation, **how)
-
-
-def healthy(depth: int = 3, **how: Any) -> Snapshot:
-    return plain(depth, **how)
-
-
-def with_kernel(
-    i: int, change: Callable[[Array], Array], depth: int = 3, activation: str = "relu", **how: Any
-) -> Snapshot:
-    kernels = weights(widths(depth), (he if activation == "relu" else glorot)(widths(depth)))
-    kernels[i] = change(kernels[i])
-    return snapshot(kernels, activation, **how)
-
-
-def pixels() -> Array:
-    return np.random.default_rng(0).integers(0, 256, (32, 64)).astype(float)
-
-
-def later(start: Snapshot, then: Snapshot, step: int = 2) -> tuple[Snapshot, Snapshot]:
-    return start, dataclasses.replace(then, step=step)
-
-
-def depthwise(factor: float = 1.0, **layer: Any) -> Snapshot:
-    """A healthy network whose second layer is said to be a depthwise convolution that He started with Keras's fans."""
-    config: dict[str, Any] = {"input_axes": None, "output_axes": None}
-    known = {
-        "kind": "DepthwiseConv2D",
-        "weight_shape": (3, 3, 64, 1),
-        "fan_in": 9.0,
-        "fan_out": 9.0,
-        "initializer": "HeNormal",
-        "initializer_config": config,
-    }
-    return edited(healthy(), "dense_1", layer=known | layer, weight_rms=factor * math.sqrt(2.0 / 576.0))
-
-
-def twins(same_gradient: bool) -> Snapshot:
-    shot = edited(healthy(), "dense_2", layer={"duplicate_of": "dense_1"})
-    if same_gradient:
-        twin = shot["dense_1"]
-        shot = edited(shot, "dense_2", gradient_rms=twin.gradient_rms, gradient_max=twin.gradient_max)
-    return shot
-
-
-def attention(entropy: float) -> Snapshot:
-    shot = healthy()
-    part = LayerInfo("dense_1/attention", 1, "attention", "MultiHeadAttention", activation="softmax")
-    row = Statistics(attention_entropy=entropy)
-    return dataclasses.replace(shot, layers=(*shot.layers, part), statistics=(*shot.statistics, row))
-
-
-CASES: dict[str, tuple[dict[str, Make], dict[str, Make]]] = {
-    # rule: ({name: it fires}, {name: near misses and healthy look-alikes, where it must not})
-    "symmetric-units": (
-        {
+CASES: dict[str, Cases] = {
+    "symmetric-units": Cases(
+        fires={
             "zeros": lambda: with_kernel(0, np.zeros_like),
             "constants": lambda: with_kernel(1, lambda w: 0 * w + 0.1),
             "equal columns": lambda: with_kernel(1, lambda w: np.repeat(w[:, :1], w.shape[1], axis=1)),
         },
-        {
-            "half of the columns copied": lambda: with_kernel(1, lambda w: np.concatenate([w[:, :16], w[:, :48]], 1)),
+        near={
+            "six columns in seven copied": lambda: with_kernel(1, lambda w: np.hstack([w[:, :55], *[w[:, :1]] * 9])),
+            "half of the columns copied": lambda: with_kernel(1, lambda w: np.hstack([w[:, :16], w[:, :48]])),
+        },
+        healthy={
             "zero head": lambda: with_kernel(-1, np.zeros_like),
             "softmax regression from zeros": lambda: snapshot([np.zeros((64, 10))]),
+            "branches that end in zeros": lambda: with_kernel(1, np.zeros_like, residual=True),
+            "branches that end in zeros, in front of a zero head": lambda: _zero_ends(),
             "equal rows": lambda: with_kernel(1, lambda w: np.repeat(w[:1], len(w), axis=0) + 1e-3 * w),
+            "equal filters of a depthwise convolution": lambda: edited(
+                odd.identical(1.0, 1.0), "dense_1", layer={"kind": "DepthwiseConv2D"}
+            ),
+            "frozen": lambda: edited(odd.identical(1.0, 1.0), "dense_1", layer={"trainable": False}),
         },
     ),
-    "vanishing-signal": (
-        {
+    "vanishing-signal": Cases(
+        fires={
             "0.01 in eight layers": lambda: plain(8, 0.01),
             "Glorot in thirty ReLU layers": lambda: plain(30, glorot),
             "one layer": lambda: with_kernel(1, lambda w: 1e-5 * w),
         },
-        {
-            "Glorot in six ReLU layers": lambda: plain(6, glorot),
+        near={"Glorot in eleven ReLU layers": lambda: plain(11, glorot)},
+        healthy={
             "He in sixty-four layers": lambda: plain(64),
             "small head": lambda: with_kernel(-1, lambda w: 1e-5 * w),
             "small branches": lambda: plain(8, factor=1e-4, residual=True),
+            "a normalisation behind it": lambda: odd.normalised(with_kernel(2, lambda w: 1e-5 * w), "dense_2"),
         },
     ),
-    "exploding-signal": (
-        {
+    "exploding-signal": Cases(
+        fires={
             "1 in eight layers": lambda: plain(8, 1.0),
             "residual without normalisation": lambda: plain(32, residual=True),
             "one layer": lambda: with_kernel(1, lambda w: 1e5 * w),
         },
-        {
-            "a little too large": lambda: plain(8, factor=1.2),
+        near={"one half too large in eight layers": lambda: plain(8, factor=1.5)},
+        healthy={
             "residual, a tenth of the branch": lambda: plain(32, factor=0.1, residual=True),
             "raw pixels": lambda: healthy(x=pixels()),
+            "a normalisation behind it": lambda: odd.normalised(with_kernel(2, lambda w: 1e5 * w), "dense_2"),
         },
     ),
-    "vanishing-gradient": (
-        {"ten sigmoid layers": lambda: plain(10, glorot, "sigmoid")},
-        {
-            "two sigmoid layers": lambda: plain(2, glorot, "sigmoid"),
+    "vanishing-gradient": Cases(
+        fires={"ten sigmoid layers": lambda: plain(10, glorot, "sigmoid")},
+        near={"four sigmoid layers": lambda: plain(4, glorot, "sigmoid")},
+        healthy={
             "Glorot in thirty tanh layers": lambda: plain(30, glorot, "tanh"),
             "zero head": lambda: with_kernel(-1, np.zeros_like),
             "branches that pass none": lambda: plain(8, factor=1e-6, residual=True),
         },
     ),
-    "exploding-gradient": (
-        {"backward rms grows": lambda: _graded(1.0)},
-        {"backward rms grows a little": lambda: _graded(0.25), "flat": lambda: _graded(0.0)},
+    "exploding-gradient": Cases(
+        fires={"backward rms grows": lambda: odd.graded(1.0)},
+        near={"backward rms grows a little": lambda: odd.graded(0.25)},
+        healthy={
+            "flat": lambda: odd.graded(0.0),
+            "a normalisation on its way": lambda: odd.normalised(odd.graded(0.5), "dense_8"),
+        },
     ),
-    "dead-units": (
-        {
+    "dead-units": Cases(
+        fires={
             "bias": lambda: healthy(biases=[0, -20, 0, 0]),
             "negative kernel": lambda: with_kernel(1, lambda w: -np.abs(w)),
             "died in training": lambda: later(healthy(), healthy(biases=[0, -20, 0, 0])),
         },
-        {
+        near={"two units in three": lambda: healthy(biases=[0, -3, 0, 0])},
+        healthy={
             "small bias": lambda: healthy(biases=[-0.3] * 3 + [0]),
             "depth sixty-four": lambda: plain(64),
             "zeros from a linear layer": lambda: edited(healthy(), "head", activation_dead=1.0),
         },
     ),
-    "saturated-units": (
-        {
+    "saturated-units": Cases(
+        fires={
             "tanh at 1": lambda: plain(4, 1.0, "tanh"),
             "sigmoid at 4": lambda: plain(3, 4.0, "sigmoid"),
-            "gates": lambda: _gates(0.8),
-            "attention": lambda: attention(0.02),
+            "gates": lambda: odd.gates(0.8),
+            "attention": lambda: odd.attention(0.02),
         },
-        {
+        near={
+            "tanh at 0.3": lambda: plain(4, 0.3, "tanh"),
+            "gates": lambda: odd.gates(0.33),
+            "attention": lambda: odd.attention(0.37),
+        },
+        healthy={
             "a ReLU cut at six has one half at its flat end": lambda: edited(
                 healthy(), "dense_1", layer={"activation": "relu6"}, activation_saturated=0.7
             ),
             "He on tanh": lambda: plain(4, he, "tanh"),
-            "gates": lambda: _gates(0.2),
-            "attention": lambda: attention(0.9),
+            "attention to all keys": lambda: odd.attention(0.99),
         },
     ),
-    "collapsed-samples": (
-        {"nothing is left of the samples": lambda: edited(healthy(), "dense_2", activation_spread=1e-6)},
-        {
+    "collapsed-samples": Cases(
+        fires={"nothing is left of the samples": lambda: edited(healthy(), "dense_2", activation_spread=1e-6)},
+        near={"little is left of the samples": lambda: edited(healthy(), "dense_2", activation_spread=2e-3)},
+        healthy={
             "one sample": lambda: plain(3, 1e-4, biases=[3.0, 3.0, 3.0, 0.0], x=np.ones((1, 64))),
             "the same sample many times": lambda: healthy(x=np.ones((32, 64))),
             "output bias": lambda: healthy(biases=[0, 0, 0, 50.0]),
+            "in the middle alone": lambda: edited(healthy(), "dense_1", activation_spread=1e-6),
         },
     ),
-    "non-finite": (
-        {
+    "non-finite": Cases(
+        fires={
             "NaN in the data": lambda: healthy(x=np.where(pixels() > 250, np.nan, 0.5)),
             "weight": lambda: with_kernel(1, lambda w: np.where(w == w.max(), np.inf, w)),
             "preactivation that a fused ReLU hides": lambda: edited(healthy(), "dense_1", preactivation_nonfinite=0.1),
             "gradient": lambda: edited(healthy(), "dense_0", gradient_nonfinite=0.5),
+            "backward": lambda: edited(healthy(), "dense_0", backward_nonfinite=0.5),
+            "target": lambda: edited(healthy(), "target", activation_nonfinite=0.5),
+            "loss": lambda: odd.of(healthy(), loss=math.inf),
             "later": lambda: later(healthy(), edited(healthy(), "dense_1", activation_nonfinite=1.0)),
         },
-        {"large": lambda: healthy(x=1e30 * np.ones((32, 64)))},
+        near={"large": lambda: healthy(x=1e30 * np.ones((32, 64)))},
+        healthy={"no loss is known": lambda: odd.of(healthy(), loss=math.nan)},
     ),
-    "input-scale": (
-        {
+    "input-scale": Cases(
+        fires={
             "raw pixels": lambda: healthy(x=pixels()),
             "far too small": lambda: healthy(x=1e-8 * pixels()),
-            "regression targets": lambda: _targets(1e4, 1e8),
+            "regression targets": lambda: odd.targets(1e4, 1e8),
         },
-        {
-            "pixels in [0, 1]": lambda: healthy(x=pixels() / 255),
+        near={
             "digits in [0, 16]": lambda: healthy(x=pixels() / 16),
-            "a thousand classes": lambda: _targets(577.0, math.log(1000)),
+            "a one-hot code of 50 000": lambda: odd.scaled(0.0045),
+            "targets around 25": lambda: odd.targets(25.0, 625.0),
+        },
+        healthy={
+            "pixels in [0, 1]": lambda: healthy(x=pixels() / 255),
+            "a thousand classes": lambda: odd.targets(577.0, math.log(1000)),
             "one-hot": lambda: healthy(x=np.eye(64)[:32]),
-            "integer tokens": lambda: _tokens(),
-            "normalised at once": lambda: _normalised(pixels()),
+            "integer tokens": odd.tokens,
+            "normalised at once": lambda: odd.normalised(healthy(x=pixels())),
+            "zeros": lambda: healthy(x=np.zeros((32, 64))),
         },
     ),
-    "initial-loss": (
-        {"over-confident head": lambda: with_kernel(-1, lambda w: 100.0 * w)},
-        {
-            "healthy": healthy,
-            "regularizers": lambda: dataclasses.replace(healthy(), loss=500.0),
-            "no baseline": lambda: dataclasses.replace(with_kernel(-1, lambda w: 100.0 * w), baseline_loss=None),
+    "initial-loss": Cases(
+        fires={
+            "over-confident head": lambda: with_kernel(-1, lambda w: 100.0 * w),
+            "targets around 20": lambda: _offset(20.0),
+        },
+        near={
+            "a head twice too large": lambda: with_kernel(-1, lambda w: 2.0 * w),
+            "targets around 2.5": lambda: _offset(2.5),
+        },
+        healthy={
+            "regularizers": lambda: odd.of(healthy(), loss=500.0),
+            "no baseline": lambda: odd.of(with_kernel(-1, lambda w: 100.0 * w), baseline_loss=None),
         },
     ),
-    "update-ratio": (
-        {
-            "diverged": lambda: later(healthy(), dataclasses.replace(healthy(), loss=1e4)),
+    "update-ratio": Cases(
+        fires={
+            "diverged": lambda: later(healthy(), odd.of(healthy(), loss=1e4)),
             "far too large": lambda: later(healthy(), healthy(rate=1e4)),
-            "far too small, in training": lambda: _slow(),
+            "far too small, in training": lambda: later(healthy(), healthy(rate=1e-7)),
         },
-        {
+        near={
+            "loss that doubles": lambda: later(healthy(), odd.of(healthy(), loss=6.0)),
+            "one quarter of a kernel": lambda: odd.updated(-0.6),
+        },
+        healthy={
             "usual": lambda: later(healthy(), healthy(rate=1e-2)),
             "a zero head moves by any multiple": lambda: later(
                 healthy(), edited(healthy(), "head", weight_rms=1e-3, update_log10=1.5)
             ),
-            "loss that doubles": lambda: later(healthy(), dataclasses.replace(healthy(), loss=6.0)),
+            "a learnt model moves little": lambda: later(healthy(), odd.updated(-9.0)[1], step=1000),
         },
     ),
-    "fan-mismatch": (
-        {"depthwise": depthwise, "depthwise that hides its scheme": lambda: depthwise(initializer=None)},
-        {
-            "the right axes": lambda: depthwise(8.0),
-            "loaded weights": lambda: depthwise(3.0),
-            "another scheme": lambda: depthwise(initializer="RandomNormal"),
-            "no scheme is known, and none fits": lambda: depthwise(3.0, initializer=None),
-            "a stride alone": lambda: depthwise(weight_shape=(3, 3, 64, 64), fan_in=576.0, fan_out=144.0),
+    "fan-mismatch": Cases(
+        fires={
+            "depthwise": odd.depthwise,
+            "depthwise that hides its scheme": lambda: odd.depthwise(initializer=None),
+            "three layers misread by 1.4": lambda: odd.misread(1.4, layers=3),
+        },
+        near={
+            "three layers misread by 1.2": lambda: odd.misread(1.2, layers=3),
+            "one layer misread by 1.7": lambda: odd.misread(1.7, layers=1),
+        },
+        healthy={
+            "the right axes": lambda: odd.depthwise(8.0),
+            "loaded weights": lambda: odd.depthwise(3.0),
+            "another scheme": lambda: odd.depthwise(initializer="RandomNormal"),
+            "no scheme is known, and none fits": lambda: odd.depthwise(3.0, initializer=None),
+            "a stride alone": lambda: odd.depthwise(weight_shape=(3, 3, 64, 64), fan_in=576.0, fan_out=144.0),
+            "a normalisation behind it": lambda: odd.normalised(odd.depthwise(), "dense_1"),
         },
     ),
-    "duplicate-kernels": (
-        {"same numbers": lambda: twins(False), "same gradient": lambda: twins(True)},
-        {"none": healthy, "frozen": lambda: edited(twins(False), "dense_2", layer={"trainable": False})},
+    "duplicate-kernels": Cases(
+        fires={"same numbers": lambda: odd.twins(0.5), "same gradient": lambda: odd.twins(1.0)},
+        near={
+            "frozen": lambda: edited(odd.twins(0.5), "dense_2", layer={"trainable": False}),
+            "of a layer that is not there": lambda: edited(healthy(), "dense_2", layer={"duplicate_of": "dense_9"}),
+        },
+        healthy={
+            "none": healthy,
+            "constants": lambda: edited(odd.twins(0.5), "dense_2", weight_identical=1.0),
+            "zeros": lambda: edited(odd.twins(0.5), "dense_2", weight_rms=0.0),
+        },
     ),
-    "no-gradient": (
-        {
-            "frozen": lambda: _each(healthy(), trainable=False),
+    "no-gradient": Cases(
+        fires={
+            "frozen": lambda: odd.each(healthy(), trainable=False),
             "not reached": lambda: edited(healthy(), "dense_1", layer={"reached": False}, gradient_rms=NAN),
-            "flat loss": lambda: _flat_loss(),
+            "flat loss": odd.flat_loss,
         },
-        {
+        near={
+            "flat loss but for the head": lambda: odd.flat_loss(but="head"),
+            "not reached and frozen": lambda: edited(
+                healthy(), "dense_1", layer={"reached": False, "trainable": False}, gradient_rms=NAN
+            ),
+        },
+        healthy={
             "frozen backbone": lambda: edited(healthy(), "dense_0", layer={"trainable": False, "reached": False}),
             "zero head": lambda: with_kernel(-1, np.zeros_like),
         },
@@ -244,68 +256,37 @@ CASES: dict[str, tuple[dict[str, Make], dict[str, Make]]] = {
 }
 
 
-def _graded(decades: float, depth: int = 10) -> Snapshot:
-    """A healthy network with a gradient that grows by so many decades a layer on its way back."""
-    shot = healthy(depth)
-    for i in range(depth):
-        shot = edited(shot, f"dense_{i}", backward_rms=1e-2 * 10 ** (decades * (depth - 1 - i)))
-    return shot
+def _zero_ends() -> Snapshot:
+    """Each branch ends in zeros, and so does the network: no branch has a gradient at the first step."""
+    shape = widths(3)
+    kernels = weights(shape, he(shape))
+    return snapshot([kernels[0], np.zeros_like(kernels[1]), kernels[2], np.zeros_like(kernels[3])], residual=True)
 
 
-def _gates(saturated: float) -> Snapshot:
-    shot = healthy()
-    part = LayerInfo("dense_1/gates", 1, "gates", "LSTM", activation="sigmoid")
-    row = Statistics(activation_saturated=saturated)
-    return dataclasses.replace(shot, layers=(*shot.layers, part), statistics=(*shot.statistics, row))
-
-
-def _targets(scale: float, baseline: float) -> Snapshot:
-    shot = edited(healthy(), "target", activation_rms=scale, activation_std=scale, activation_mean=0.0)
-    return dataclasses.replace(shot, baseline_loss=baseline)
-
-
-def _tokens() -> Snapshot:
-    shot = edited(healthy(), "input", activation_rms=5000.0, activation_mean=4000.0, activation_max=9999.0)
-    return edited(shot, "dense_0", layer={"kind": "Embedding"})
-
-
-def _normalised(x: Array) -> Snapshot:
-    shot = healthy(x=x)
-    info = LayerInfo("batch_normalization", 1, kind="BatchNormalization", shape=(64,), inputs=("dense_0",))
-    row = dataclasses.replace(shot["dense_0"], activation_rms=1.0, weight_rms=NAN)
-    layers = [dataclasses.replace(a, inputs=(info.path,)) if a.path == "dense_1" else a for a in shot.layers]
-    layers.insert(2, info)
-    rows = list(shot.statistics)
-    rows.insert(2, row)
-    return dataclasses.replace(shot, layers=tuple(layers), statistics=tuple(rows))
-
-
-def _each(shot: Snapshot, **layer: Any) -> Snapshot:
-    return dataclasses.replace(shot, layers=tuple(dataclasses.replace(info, **layer) for info in shot.layers))
-
-
-def _flat_loss() -> Snapshot:
-    shot = healthy()
-    rows = [dataclasses.replace(row, gradient_rms=0.0) if row.weight_rms > 0 else row for row in shot.statistics]
-    return dataclasses.replace(shot, statistics=tuple(rows))
+def _offset(mean: float) -> Snapshot:
+    """Regression on targets of unit variance around a mean, by the mean squared error."""
+    shot = edited(healthy(), "target", activation_mean=mean, activation_std=1.0, activation_rms=math.hypot(mean, 1.0))
+    return odd.of(shot, loss=1.0 + mean**2, baseline_loss=1.0)
 
 
 def findings(made: Snapshot | tuple[Snapshot, ...], thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
     return diagnose(made if isinstance(made, tuple) else (made,), thresholds)
 
 
-FIRING = [(rule, name) for rule, (firing, _) in CASES.items() for name in firing]
-SILENT = [(rule, name) for rule, (_, silent) in CASES.items() for name in silent]
+FIRING = [(rule, name) for rule, cases in CASES.items() for name in cases.fires]
+SILENT = [
+    (rule, kind, name) for rule, cases in CASES.items() for kind in ("near", "healthy") for name in getattr(cases, kind)
+]
 
 
-def test_every_rule_has_cases() -> None:
+def test_every_rule_has_cases_that_fire_near_misses_and_healthy_ones() -> None:
     assert {rule.slug for rule in RULES} == set(CASES)
-    assert all(firing and silent for firing, silent in CASES.values())
+    assert [rule for rule, cases in CASES.items() if not all(cases)] == []
 
 
 @pytest.mark.parametrize(("rule", "name"), FIRING)
 def test_it_fires_as_the_first_cause(rule: str, name: str) -> None:
-    found = findings(CASES[rule][0][name]())
+    found = findings(CASES[rule].fires[name]())
     assert found, "nothing found"
     assert found[0].rule == rule, [(f.rule, f.message) for f in found]
     assert found[0].message
@@ -313,10 +294,12 @@ def test_it_fires_as_the_first_cause(rule: str, name: str) -> None:
     assert {"observed", "expected", "threshold", "unit", "layers", "affected"} <= set(found[0].evidence)
 
 
-@pytest.mark.parametrize(("rule", "name"), SILENT)
-def test_it_keeps_silent(rule: str, name: str) -> None:
-    found = findings(CASES[rule][1][name]())
+@pytest.mark.parametrize(("rule", "kind", "name"), SILENT)
+def test_it_keeps_silent(rule: str, kind: str, name: str) -> None:
+    found = findings(getattr(CASES[rule], kind)[name]())
     assert rule not in [f.rule for f in found], [f.message for f in found if f.rule == rule]
+    told = {c["rule"] for f in found for c in f.evidence.get("consequences", ())}
+    assert kind == "near" or rule not in told  # nor behind another rule's back
 
 
 @pytest.mark.parametrize(
@@ -324,10 +307,10 @@ def test_it_keeps_silent(rule: str, name: str) -> None:
     [
         (lambda: plain(14, glorot), "warning"),
         (lambda: plain(30, glorot), "bad"),
-        (lambda: twins(False), "warning"),
-        (lambda: twins(True), "bad"),
-        (lambda: attention(0.2), "warning"),
-        (lambda: attention(0.02), "bad"),
+        (lambda: odd.twins(0.5), "warning"),
+        (lambda: odd.twins(1.0), "bad"),
+        (lambda: odd.attention(0.2), "warning"),
+        (lambda: odd.attention(0.02), "bad"),
         (lambda: with_kernel(1, lambda w: 0 * w + 0.1, activation="tanh"), "warning"),
         (lambda: with_kernel(1, np.zeros_like), "bad"),
         (lambda: healthy(x=1e-3 * pixels() / 255), "warning"),
@@ -389,12 +372,12 @@ def test_one_cause_is_one_finding(make: Make, cause: str, consequences: set[str]
 
 def test_two_causes_in_two_places_are_two_findings() -> None:
     """A saturated gate beside the point is not swallowed by a duplicate seed elsewhere."""
-    found = findings(edited(_gates(0.8), "dense_2", layer={"duplicate_of": "dense_0"}))
+    found = findings(edited(odd.gates(0.8), "dense_2", layer={"duplicate_of": "dense_0"}))
     assert {f.rule for f in found} == {"saturated-units", "duplicate-kernels"}
 
 
 def test_the_worst_comes_first() -> None:
-    shot = edited(depthwise(), "dense_2", layer={"duplicate_of": "dense_0"})
+    shot = edited(odd.depthwise(), "dense_2", layer={"duplicate_of": "dense_0"})
     found = findings(edited(shot, "dense_0", weight_nonfinite=0.5))
     assert found[0].rule == "non-finite"
     assert [f.severity for f in found] == sorted((f.severity for f in found), key=["bad", "warning"].index)
@@ -442,70 +425,8 @@ def test_a_zero_head_puts_the_judgement_off_to_the_next_audit() -> None:
     assert "vanishing-gradient" in [f.rule for f in findings((started, moved))]
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Thresholds)])
-def test_every_threshold_is_read_by_some_rule(field: str) -> None:
-    """Moving it alone changes what is found in some case: no limit is there for show."""
-    default, cases = Thresholds(), _all_cases()
-    before = _all_told()
-    stem, falling = field.rsplit("_", 1)[0], False
-    for factor in (0.01, 0.5, 2.0, 100.0):
-        changed = {field: getattr(default, field) * factor if getattr(default, field) else factor}
-        level = field.rsplit("_", 1)[-1]
-        partner = f"{stem}_{'bad' if level == 'warning' else 'warning'}"
-        if level in ("warning", "bad") and hasattr(default, partner):
-            values = getattr(default, partner), changed[field]
-            falling = stem in ("entropy", "spread", "input_low")
-            ordered = (values[0] <= values[1]) if (level == "warning") == falling else (values[0] >= values[1])
-            if not ordered:
-                changed[partner] = changed[field]
-        if [_told(findings(case, Thresholds(**changed))) for case in cases] != before:
-            return
-    pytest.fail(f"no case depends on {field}")
-
-
-@functools.cache
-def _all_cases() -> list[Any]:
-    cases: list[Any] = [make() for firing, silent in CASES.values() for make in (*firing.values(), *silent.values())]
-    cases += [plain(16, glorot), attention(0.2), healthy(x=1e-3 * pixels() / 255)]
-    cases += [_slow(), _targets(100.0, 1e4), _branch(), _graded(0.3), plain(20, glorot)]
-    cases += [plain(3, glorot, "sigmoid"), edited(healthy(), "dense_2", activation_spread=5e-4)]
-    cases += [dataclasses.replace(healthy(x=1e3 * pixels()), optimizer="Adam")]
-    cases += [dataclasses.replace(with_kernel(-1, lambda w: 10.0 * w), learning_rate=rate) for rate in (1e-6, 1e-2)]
-    return [
-        *cases,
-        edited(healthy(), "input", activation_rms=5e3),
-        dataclasses.replace(plain(20, glorot), optimizer="Adam"),
-    ]
-
-
-@functools.cache
-def _all_told() -> list[list[tuple[str, str]]]:
-    return [_told(findings(case)) for case in _all_cases()]
-
-
 def _told(found: tuple[Finding, ...]) -> list[tuple[str, str]]:
     return [(f.rule, f.severity) for f in found]
-
-
-def _slow() -> tuple[Snapshot, ...]:
-    return later(healthy(), healthy(rate=1e-7))
-
-
-def _branch() -> Snapshot:
-    return plain(4, 0.5, "tanh", residual=True)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, "0.5", None, True])
-def test_a_threshold_must_be_a_finite_number(bad: Any) -> None:
-    with pytest.raises(ValueError, match=r"dead_bad must be a finite number, got"):
-        Thresholds(dead_bad=bad)
-
-
-def test_a_warning_cannot_come_after_bad() -> None:
-    with pytest.raises(ValueError, match=r"dead_bad must be not below dead_warning, got 0.1 and 0.7"):
-        Thresholds(dead_bad=0.1)
-    with pytest.raises(ValueError, match=r"spread_bad must be not above spread_warning"):
-        Thresholds(spread_bad=0.5)
 
 
 def test_a_lone_snapshot_is_refused() -> None:
@@ -526,7 +447,7 @@ def test_without_connections_the_rows_are_taken_as_a_chain() -> None:
     """A subclassed model may hide what flows where."""
     for make in (lambda: plain(8, 0.01), lambda: plain(8, 1.0), lambda: plain(10, glorot, "sigmoid"), healthy):
         joined = make()
-        apart = _each(joined, inputs=())
+        apart = odd.each(joined, inputs=())
         assert _told(findings(apart)) == _told(findings(joined))
 
 

@@ -1,0 +1,140 @@
+"""Each limit on both sides: a hair below it one verdict, a hair above it the next, and it moves with the limit."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import odd_networks as odd
+import pytest
+from numpy_network import edited, glorot
+
+from keras_initaudit.diagnosis import RULES, Thresholds, diagnose
+
+WARNING, BAD = "warning", "bad"
+
+
+def behind_normalisation(limit: float) -> odd.Snapshot:
+    """A gradient that grows by twice the limit, which is what a normalisation on its way allows; never bad."""
+    return odd.normalised(odd.graded(2 * limit / 9), "dense_8")
+
+
+def squashed(share: float, *, residual: bool) -> odd.Snapshot:
+    return edited(odd.plain(4, glorot, "tanh", residual=residual), "dense_1", activation_saturated=share)
+
+
+def spread(value: float) -> odd.Snapshot:
+    return edited(odd.healthy(), "dense_2", activation_spread=value)
+
+
+def loss_times(factor: float) -> odd.Snapshot:
+    shot = odd.healthy()
+    return odd.of(shot, loss=factor * max(shot.loss, shot.baseline_loss or 0.0))
+
+
+def first_loss(ratio: float) -> odd.Snapshot:
+    shot = odd.with_kernel(-1, lambda w: 100.0 * w)
+    return odd.of(shot, loss=ratio * (shot.baseline_loss or math.nan))
+
+
+LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None]] = [
+    # field, rule, snapshots whose figure lies at the argument, what the rule says below the limit, and above it
+    ("signal_loss_warning", "vanishing-signal", lambda v: odd.drifted(-v), None, WARNING),
+    ("signal_loss_bad", "vanishing-signal", lambda v: odd.drifted(-v), WARNING, BAD),
+    ("adaptive_relief", "vanishing-signal", lambda v: odd.drifted(-2.5 - v, optimizer="Adam"), WARNING, BAD),
+    ("signal_growth_warning", "exploding-signal", odd.drifted, None, WARNING),
+    ("signal_growth_bad", "exploding-signal", odd.drifted, WARNING, BAD),
+    ("signal_growth_bad", "exploding-signal", lambda v: odd.drifted(v, optimizer="Adam"), WARNING, BAD),
+    ("gradient_loss_warning", "vanishing-gradient", lambda v: odd.graded(-v / 9), None, WARNING),
+    ("gradient_loss_bad", "vanishing-gradient", lambda v: odd.graded(-v / 9), WARNING, BAD),
+    ("adaptive_relief", "vanishing-gradient", lambda v: odd.graded(-(3.6 + v) / 9, optimizer="Adam"), WARNING, BAD),
+    ("gradient_growth_warning", "exploding-gradient", lambda v: odd.graded(v / 9), None, WARNING),
+    ("gradient_growth_bad", "exploding-gradient", lambda v: odd.graded(v / 9), WARNING, BAD),
+    ("gradient_growth_bad", "exploding-gradient", behind_normalisation, None, WARNING),
+    ("dead_warning", "dead-units", lambda v: edited(odd.healthy(), "dense_1", activation_dead=v), None, WARNING),
+    ("dead_bad", "dead-units", lambda v: edited(odd.healthy(), "dense_1", activation_dead=v), WARNING, BAD),
+    ("saturated_warning", "saturated-units", odd.gates, None, WARNING),
+    ("saturated_bad", "saturated-units", odd.gates, WARNING, BAD),
+    ("saturated_bad", "saturated-units", lambda v: squashed(v, residual=False), WARNING, BAD),
+    ("saturated_branch_bad", "saturated-units", lambda v: squashed(v, residual=True), WARNING, BAD),
+    ("entropy_warning", "saturated-units", odd.attention, WARNING, None),
+    ("entropy_bad", "saturated-units", odd.attention, BAD, WARNING),
+    ("spread_warning", "collapsed-samples", spread, WARNING, None),
+    ("spread_bad", "collapsed-samples", spread, BAD, WARNING),
+    ("identical", "symmetric-units", lambda v: odd.identical(v, 1.0), None, BAD),
+    ("identical", "symmetric-units", lambda v: odd.identical(1.0, v), WARNING, BAD),
+    ("input_high_warning", "input-scale", odd.scaled, None, WARNING),
+    ("input_high_bad", "input-scale", odd.scaled, WARNING, BAD),
+    ("input_high_bad_adaptive", "input-scale", lambda v: odd.scaled(v, optimizer="Adam"), WARNING, BAD),
+    ("input_low_warning", "input-scale", odd.scaled, WARNING, None),
+    ("input_low_bad", "input-scale", odd.scaled, BAD, WARNING),
+    ("input_low_bad", "input-scale", lambda v: odd.scaled(v, optimizer="Adam"), BAD, WARNING),
+    ("target_high_warning", "input-scale", lambda v: odd.targets(v, v), None, WARNING),
+    ("target_high_bad", "input-scale", lambda v: odd.targets(v, v), WARNING, BAD),
+    ("loss_warning", "initial-loss", first_loss, None, WARNING),
+    ("loss_bad", "initial-loss", first_loss, WARNING, BAD),
+    ("first_step_bad", "initial-loss", odd.descended, WARNING, BAD),
+    ("update_high_warning", "update-ratio", odd.updated, None, WARNING),
+    ("update_high_bad", "update-ratio", odd.updated, WARNING, BAD),
+    ("update_low_warning", "update-ratio", odd.updated, WARNING, None),
+    ("divergence", "update-ratio", lambda v: odd.later(odd.healthy(), loss_times(v)), None, BAD),
+    ("fan_ratio", "fan-mismatch", lambda v: odd.misread(v, layers=3), None, WARNING),
+    ("fan_ratio_together", "fan-mismatch", lambda v: odd.misread(v**0.5, layers=2), None, WARNING),
+]
+
+NOT_THE_ONE_SHOWN = {
+    # field: what `evidence["threshold"]` holds in its place
+    "adaptive_relief": "the sum of it and of the limit for plain descent",
+    "first_step_bad": "the limit of the loss, which is what was observed",
+    "fan_ratio_together": "the limit of the layer that is named",
+    "saturated_branch_bad": "the limit where nothing leads round the layer",
+    "entropy_bad": "the limit of a warning",
+}
+
+
+def judged(made: odd.Made, rule: str, thresholds: Thresholds) -> tuple[str | None, Any]:
+    """The severity of a rule's finding, and the limit that it shows."""
+    found = [f for f in diagnose(made if isinstance(made, tuple) else (made,), thresholds) if f.rule == rule]
+    return (found[0].severity, found[0].evidence["threshold"]) if found else (None, None)
+
+
+@pytest.mark.parametrize(
+    ("field", "rule", "make", "below", "above"), LIMITS, ids=[f"{field}-{rule}" for field, rule, *_ in LIMITS]
+)
+def test_a_limit_parts_two_verdicts(
+    field: str, rule: str, make: Callable[[float], odd.Made], below: str | None, above: str | None
+) -> None:
+    default = Thresholds()
+    limit = getattr(default, field)
+    hair = 0.01 * abs(limit)
+    moved = Thresholds(**{field: limit + 2 * hair})
+    verdicts = [
+        judged(make(limit - hair), rule, default),
+        judged(make(limit + hair), rule, default),
+        judged(make(limit + hair), rule, moved),
+    ]
+    assert [severity for severity, _ in verdicts] == [below, above, below]
+    if field not in NOT_THE_ONE_SHOWN and make is not behind_normalisation:
+        worse = 0 if above is None or below == BAD else 1
+        assert abs(verdicts[worse][1]) == pytest.approx(abs(limit))
+
+
+def test_every_limit_of_every_rule_is_among_them() -> None:
+    pairs = {(field, rule) for field, rule, *_ in LIMITS}
+    assert pairs == {(field, rule.slug) for rule in RULES for field in rule.thresholds}
+    assert {field for field, _ in pairs} == {f.name for f in dataclasses.fields(Thresholds)}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "0.5", None, True])
+def test_a_threshold_must_be_a_finite_number(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"dead_bad must be a finite number, got"):
+        Thresholds(dead_bad=bad)
+
+
+def test_a_warning_cannot_come_after_bad() -> None:
+    with pytest.raises(ValueError, match=r"dead_bad must be not below dead_warning, got 0.1 and 0.7"):
+        Thresholds(dead_bad=0.1)
+    with pytest.raises(ValueError, match=r"spread_bad must be not above spread_warning"):
+        Thresholds(spread_bad=0.5)
