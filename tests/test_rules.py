@@ -1,0 +1,398 @@
+"""What each rule says beyond whether: which layer it names, what it tells apart, and what it leaves alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import odd_networks as odd
+import pytest
+from numpy_network import edited, glorot
+from odd_networks import healthy, pixels, plain, with_kernel
+
+from keras_initaudit.diagnosis import diagnose
+from keras_initaudit.records import NAN, Finding, LayerInfo, Snapshot, Statistics
+
+
+def first(made: odd.Made) -> Finding:
+    return findings(made)[0]
+
+
+def findings(made: odd.Made) -> tuple[Finding, ...]:
+    return diagnose(made if isinstance(made, tuple) else (made,))
+
+
+def rules(made: odd.Made) -> list[str]:
+    return [f.rule for f in findings(made)]
+
+
+def inserted(shot: Snapshot, after: str, path: str, kind: str, **statistics: float) -> Snapshot:
+    """A layer without weights behind another one; what it gives out is that one's but for `statistics`."""
+    i = [info.path for info in shot.layers].index(after)
+    info = LayerInfo(path, i, kind=kind, shape=shot.layers[i].shape, inputs=(after,))
+    row = shot[after]
+    kept = {name: getattr(row, name) for name in ("activation_rms", "activation_mean", "activation_max")}
+    kept |= {"backward_rms": row.backward_rms, "activation_spread": row.activation_spread}
+    layers = [dataclasses.replace(a, inputs=(path,)) if a.inputs == (after,) else a for a in shot.layers]
+    layers.insert(i + 1, info)
+    rows = list(shot.statistics)
+    rows.insert(i + 1, Statistics(**(kept | statistics)))
+    return odd.of(shot, layers=tuple(layers), statistics=tuple(rows))
+
+
+def second_head(shot: Snapshot, on: str) -> Snapshot:
+    """Another output, on the row `on`."""
+    head = next(info for info in shot.layers if info.path == "head")
+    return odd.added(shot, dataclasses.replace(head, path="aside", inputs=(on,)), shot["head"])
+
+
+# --- signal and gradient
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e5])
+def test_one_layer_that_makes_all_of_it_is_named_and_gets_its_biases_back(factor: float) -> None:
+    found = first(with_kernel(1, lambda w: factor * w, depth=6))
+    assert found.layer == "dense_1"
+    assert "nearly all of it in dense_1" in found.message
+    assert found.evidence["layers"] == ["dense_1"]
+    assert "bias_initializer" in (found.remedy or "")
+
+
+@pytest.mark.parametrize("decades", [-1.0, 1.0])
+def test_a_drift_that_layers_share_is_told_by_its_factor(decades: float) -> None:
+    shot = healthy()
+    for i in range(3):
+        size = shot["input"].activation_rms * 10.0 ** (decades * (i + 1))
+        shot = edited(shot, f"dense_{i}", activation_rms=size)
+    found = first(shot)
+    assert found.layer == "dense_2"
+    assert f"each layer multiplies the signal by {10**decades:g}; after 3 layers" in found.message
+    assert found.evidence["layers"] == ["dense_0", "dense_1", "dense_2"]
+    assert "bias_initializer" not in (found.remedy or "")
+
+
+def test_a_drift_in_a_single_layer_is_told_by_its_factor_too() -> None:
+    assert "after 1 layer 1" in first(with_kernel(0, lambda w: 1e-5 * w, depth=1)).message
+
+
+def test_only_layers_with_a_kernel_are_counted() -> None:
+    found = first(plain(32, residual=True))
+    assert (found.rule, found.evidence["worst"], found.evidence["kernels"]) == ("exploding-signal", "add_31", 32)
+
+
+def test_a_layer_is_charged_with_what_its_activation_makes_of_it() -> None:
+    shot = with_kernel(1, lambda w: 1e-4 * w, depth=4)
+    shot = inserted(shot, "dense_1", "activation", "Activation")
+    size = shot["input"].activation_rms
+    shot = edited(shot, "dense_1", activation_rms=size)  # the kernel itself keeps it
+    assert first(shot).layer == "dense_1"
+
+
+def test_a_branch_may_fade_and_may_not_explode() -> None:
+    shot = plain(8, factor=0.1, residual=True)
+    assert rules(edited(shot, "dense_3", activation_rms=1e-6)) == []
+    assert rules(edited(shot, "dense_3", activation_rms=1e6)) == ["exploding-signal"]
+
+
+def test_what_data_far_from_unit_scale_does_is_not_the_layers_drift() -> None:
+    for size in (5e-4, 30.0):  # beyond the warning, and not yet bad
+        shot = edited(healthy(), "input", activation_rms=size)
+        assert [f.severity for f in findings(shot)] == ["warning"]
+        assert rules(shot) == ["input-scale"]
+        assert "consequences" not in first(shot).evidence
+
+
+def test_where_branches_of_different_size_meet_the_larger_counts() -> None:
+    shot = edited(healthy(), "dense_2", layer={"inputs": ("dense_0", "small")})
+    data = LayerInfo("(small)", -1, role="input", kind="InputLayer", shape=(64,))
+    small = dataclasses.replace(shot.layers[2], path="small", inputs=("(small)",))
+    shot = odd.added(shot, data, dataclasses.replace(shot["input"], activation_rms=2e-3))
+    shot = odd.added(shot, small, dataclasses.replace(shot["dense_0"], activation_rms=2e-3))
+    assert "exploding-signal" not in rules(shot)
+
+
+def test_a_normalisation_that_does_nothing_is_no_new_beginning() -> None:
+    """Its epsilon is larger than what arrives, or it is frozen with averages of other data."""
+    shot = with_kernel(2, lambda w: 1e-5 * w)
+    behind = odd.normalised(shot, "dense_2")
+    assert "vanishing-signal" not in rules(behind)
+    idle = edited(behind, "batch_normalization", activation_rms=shot["dense_2"].activation_rms)
+    assert "vanishing-signal" in rules(idle)
+
+
+def test_a_normalisation_with_a_huge_gain_explodes() -> None:
+    shot = healthy()
+    for path in ("dense_1", "dense_2"):
+        shot = edited(shot, path, activation_rms=1e4)
+    huge = edited(odd.normalised(shot, "dense_0"), "batch_normalization", activation_rms=1e4)
+    assert "exploding-signal" in rules(huge)
+
+
+def test_a_second_output_does_not_hide_that_the_gradient_of_the_first_is_lost() -> None:
+    shot = second_head(odd.graded(-1.0), "dense_0")
+    assert rules(shot) == ["vanishing-gradient"]
+
+
+def test_the_layers_of_the_longest_way_are_counted() -> None:
+    shot = edited(odd.graded(1.0), "dense_5", layer={"inputs": ("dense_1", "dense_4")})
+    assert first(shot).evidence["kernels"] == 9
+
+
+def test_pooling_changes_the_rms_of_a_gradient_and_not_its_norm() -> None:
+    shot = healthy()
+    wide, level = (6400, 64), shot["dense_2"].backward_rms
+    assert rules(edited(shot, "dense_0", backward_rms=1e-3 * level)) == ["vanishing-gradient"]
+    assert rules(edited(shot, "dense_0", layer={"shape": wide}, backward_rms=1e-3 * level)) == []
+
+
+@pytest.mark.parametrize(("size", "told"), [(1, []), (32, ["collapsed-samples"])])
+def test_one_sample_cannot_collapse(size: int, told: list[str]) -> None:
+    shot = edited(healthy(), "input", activation_spread=NAN)  # as of integers
+    assert rules(odd.of(edited(shot, "dense_2", activation_spread=0.0), batch_size=size)) == told
+
+
+def test_one_output_that_still_tells_the_samples_apart_is_enough() -> None:
+    shot = second_head(edited(healthy(), "dense_2", activation_spread=1e-7), "dense_1")
+    assert rules(shot) == []
+
+
+# --- units
+
+
+@pytest.mark.parametrize(
+    ("residual", "changed", "told"),
+    [
+        (False, {"weight_rms": 0.0, "gradient_rms": 0.0}, "bad"),  # zeros in a chain stay zeros
+        (True, {"weight_rms": 0.0, "gradient_rms": 0.0}, None),  # the end of a branch waits for its gradient
+        (True, {"weight_rms": 0.0, "gradient_rms": 1e-3}, "bad"),  # it has one, the same for every unit
+        (True, {"weight_rms": 0.1, "gradient_rms": 0.0}, "bad"),
+        (False, {"weight_rms": 0.0, "gradient_identical": 0.0}, "warning"),
+        (True, {"weight_rms": 0.0, "gradient_identical": 0.0}, None),
+        (True, {"weight_rms": 0.1, "gradient_identical": 0.0}, "warning"),
+    ],
+)
+def test_equal_units_are_judged_by_their_gradient_and_their_place(
+    residual: bool, changed: dict[str, float], told: str | None
+) -> None:
+    same = {"weight_identical": 1.0, "gradient_identical": 1.0} | changed
+    shot = edited(plain(4, factor=0.3, residual=residual), "dense_1", **same)
+    assert [f.severity for f in findings(shot) if f.rule == "symmetric-units"] == ([told] if told else [])
+
+
+def test_a_head_that_only_sees_copies_is_not_at_fault_itself() -> None:
+    shot = edited(healthy(), "head", weight_identical=1.0, gradient_identical=1.0, weight_rms=0.0)
+    assert [(f.rule, f.severity) for f in findings(shot)] == [("symmetric-units", "warning")]
+
+
+def test_behind_a_dead_layer_the_others_are_not_named() -> None:
+    found = first(healthy(biases=[0, -20, 0, 0]))
+    assert found.evidence["affected"] == ["dense_1"]
+
+
+def test_of_dead_layers_the_first_is_named() -> None:
+    shot = edited(edited(healthy(), "dense_2", activation_dead=1.0), "dense_0", activation_dead=1.0)
+    assert (first(shot).layer, first(shot).evidence["affected"]) == ("dense_0", ["dense_0", "dense_2"])
+
+
+def test_a_dead_branch_is_only_odd() -> None:
+    for residual, severity in ((True, "warning"), (False, "bad")):
+        shot = edited(plain(4, factor=0.3, residual=residual), "dense_1", activation_dead=1.0)
+        assert [(f.rule, f.severity) for f in findings(shot)] == [("dead-units", severity)]
+
+
+def test_it_says_that_units_were_pushed_below_zero_where_they_were() -> None:
+    assert "pushed below zero by 20 on average" in first(healthy(biases=[0, -20, 0, 0])).message
+    assert "pushed" not in first(edited(healthy(), "dense_1", activation_dead=0.8)).message
+
+
+def test_an_output_that_is_sure_of_itself_is_for_the_loss_to_judge() -> None:
+    shot = edited(healthy(), "head", layer={"activation": "sigmoid"}, activation_saturated=0.99)
+    assert [(f.rule, f.severity) for f in findings(shot)] == [("saturated-units", "warning")]
+    assert rules(edited(healthy(), "head", layer={"activation": "softmax"}, attention_entropy=0.01)) == []
+
+
+def test_the_worst_of_the_saturated_is_named() -> None:
+    other = LayerInfo("dense_2/attention", 1, "attention", "MultiHeadAttention", activation="softmax")
+    for here, there, worst in ((0.01, 0.04, "dense_1"), (0.04, 0.01, "dense_2")):
+        shot = odd.added(odd.attention(here), other, Statistics(attention_entropy=there))
+        assert (first(shot).layer, first(shot).evidence["observed"]) == (worst, 0.01)
+    # Bad gates before attention that is only odd, whose figure is the larger one.
+    shot = odd.added(odd.gates(0.7), other, Statistics(attention_entropy=0.2))
+    assert (first(shot).layer, first(shot).severity) == ("dense_1", "bad")
+
+
+def test_twins_are_held_by_size_and_largest_entry_of_their_gradients() -> None:
+    shot = odd.twins(1.0)
+    assert first(shot).severity == "bad"
+    largest = shot["dense_2"].gradient_max
+    assert first(edited(shot, "dense_2", gradient_max=1.01 * largest)).severity == "warning"
+    assert first(edited(shot, "dense_2", gradient_max=largest * (1 + 1e-6))).severity == "bad"
+
+
+def test_twins_that_stay_copies_are_named_before_those_that_do_not() -> None:
+    for other in ("dense_0", "head"):  # before them and behind them
+        shot = edited(odd.twins(1.0), other, layer={"duplicate_of": "dense_1"})
+        assert (first(shot).severity, first(shot).layer) == ("bad", "dense_2")
+        assert first(shot).evidence["observed"] == 2
+
+
+# --- weights
+
+
+def test_the_fastest_kernel_is_named_and_the_rate_that_would_do_is_told() -> None:
+    shot = odd.of(healthy(), learning_rate=0.1)
+    for path, log10 in (("dense_0", -3.0), ("dense_1", 0.5), ("dense_2", -9.0)):
+        shot = edited(shot, path, update_log10=log10)
+    found = first(shot)
+    assert (found.rule, found.layer, found.evidence["observed"]) == ("update-ratio", "dense_1", 0.5)
+    rate = float((found.remedy or "").removeprefix("model.optimizer.learning_rate = "))
+    assert math.log10(rate / 0.1) + 0.5 == pytest.approx(-2.5, abs=0.1)
+
+
+def test_one_kernel_that_moves_is_enough_and_tables_do_not_count() -> None:
+    still = odd.updated(-9.0)[1]
+    assert rules(odd.of(still, step=0)) == ["update-ratio"]
+    assert rules(odd.of(edited(still, "dense_1", update_log10=-3.0), step=0)) == []
+    assert rules(edited(healthy(), "dense_0", layer={"kind": "Embedding"}, update_log10=2.0)) == []
+
+
+def scheme(name: str | None, rms: float, **layer: Any) -> Snapshot:
+    """A healthy network whose second layer was started by a scheme, with weights of this rms."""
+    return edited(healthy(), "dense_1", layer={"initializer": name} | layer, weight_rms=rms)
+
+
+def test_misread_fans_that_make_up_for_each_other_are_left_alone() -> None:
+    shot = odd.misread(1.6, layers=2)
+    assert rules(shot) == ["fan-mismatch"]
+    assert rules(edited(shot, "dense_0", layer={"fan_in": 64.0 / 1.6**2})) == []
+
+
+def test_a_fan_out_counts_where_the_scheme_reads_it_and_it_is_no_stride() -> None:
+    shape = {"weight_shape": (64, 64 * 12), "fan_in": 64.0, "fan_out": 64.0}
+    found = first(scheme("GlorotNormal", math.sqrt(2 / (64 + 768)), **shape))
+    assert (found.rule, found.layer) == ("fan-mismatch", "dense_1")
+    assert found.evidence["ratio"] == pytest.approx(math.sqrt(128 / 832))
+    assert rules(scheme(None, math.sqrt(2 / (64 + 768)), **shape)) == []  # too little to go by
+    shape["weight_shape"] = (64, 64 * 9)
+    assert rules(scheme("GlorotNormal", math.sqrt(2 / (64 + 576)), **shape)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "square"),
+    [
+        ("HeNormal", {}, 2.0),
+        ("LecunNormal", {}, 1.0),
+        ("VarianceScaling", {"scale": 3.0}, 3.0),
+        ("VarianceScaling", {"scale": 1.0, "gain": 3.0}, 9.0),
+        ("VarianceScaling", {"scale": 1.0, "gain": "relu"}, 2.0),
+        ("LeCunNormal", {"gain": "relu"}, 2.0),
+    ],
+)
+def test_the_law_of_a_scheme_is_read_off_its_settings(name: str, config: dict[str, Any], square: float) -> None:
+    """1024 weights, of which the scheme believed that each unit has 64 inputs; it has 4."""
+    shape = {"weight_shape": (64, 16), "fan_in": 4.0, "fan_out": 16.0, "initializer_config": config}
+    (found,) = findings(scheme(name, math.sqrt(square / 64.0), **shape))
+    assert found.rule == "fan-mismatch"
+    assert found.evidence["expected"] == pytest.approx(math.sqrt(square / 4.0))
+    for wrong in (0.8, 1.25):  # a weight of another size was not started so
+        assert rules(scheme(name, wrong * math.sqrt(square / 64.0), **shape)) == []
+
+
+def test_recurrent_kernels_hold_their_gates_side_by_side() -> None:
+    shape = {"weight_shape": (64, 256), "fan_in": 16.0, "fan_out": 64.0}
+    rms = math.sqrt(2 / 64)
+    assert rules(scheme("HeNormal", rms, **shape)) == ["fan-mismatch"]
+    assert rules(scheme("HeNormal", rms, kind="LSTM", **shape)) == []
+
+
+def test_a_weight_that_the_loss_does_not_reach_is_odd_and_none_at_all_is_bad() -> None:
+    for paths, severity in ((("dense_1",), "warning"), (("dense_0", "dense_1", "dense_2", "head"), "bad")):
+        shot = healthy()
+        for path in paths:
+            shot = edited(shot, path, layer={"reached": False}, gradient_rms=NAN)
+        assert [(f.rule, f.severity, f.layer) for f in findings(shot)] == [("no-gradient", severity, paths[0])]
+
+
+def test_a_loss_is_flat_where_every_gradient_that_is_known_is_zero() -> None:
+    assert rules(edited(odd.flat_loss(), "dense_1", gradient_rms=NAN)) == ["no-gradient"]
+    broken = edited(odd.flat_loss(), "dense_1", gradient_nonfinite=0.5)
+    assert rules(broken) == ["non-finite"]
+    assert "consequences" not in first(broken).evidence
+
+
+# --- data and loss
+
+
+def test_of_gradients_that_are_not_finite_the_last_layer_is_named() -> None:
+    shot = edited(edited(healthy(), "dense_0", gradient_nonfinite=0.5), "dense_1", backward_nonfinite=0.25)
+    assert (first(shot).layer, first(shot).evidence["observed"]) == ("dense_1", 0.25)
+
+
+def test_it_says_where_an_activation_hides_what_is_not_finite() -> None:
+    hidden = edited(healthy(), "dense_1", preactivation_nonfinite=0.1)
+    assert first(hidden).evidence["hidden_by_activation"] is True
+    assert first(edited(hidden, "dense_1", activation_nonfinite=0.1)).evidence["hidden_by_activation"] is False
+
+
+def test_the_data_of_every_input_counts_and_behind_the_models_own_scaling() -> None:
+    raw = edited(healthy(), "input", activation_rms=140.0)
+    assert rules(inserted(raw, "input", "rescaling", "Rescaling", activation_rms=0.5)) == []
+    assert rules(inserted(raw, "input", "batch_normalization", "BatchNormalization", activation_rms=20.0)) == []
+    # One that was fitted to other data does nothing about it.
+    assert rules(inserted(raw, "input", "normalization", "Normalization", activation_rms=140.0)) == ["input-scale"]
+    second = LayerInfo("(input b)", -1, role="input", kind="InputLayer", shape=(64,))
+    layer = dataclasses.replace(healthy().layers[1], path="b", inputs=("(input b)",))
+    shot = odd.added(healthy(), second, raw["input"])
+    found = first(odd.added(shot, layer, shot["dense_0"]))
+    assert (found.rule, found.layer, found.evidence["source"]) == ("input-scale", "b", "(input b)")
+
+
+def test_what_is_looked_up_in_a_table_is_no_data() -> None:
+    assert rules(inserted(odd.tokens(), "dense_0", "flatten", "Flatten", activation_rms=20.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "call"),
+    [
+        (pixels(), "Rescaling(1.0 / 255)"),
+        (pixels() - 128.0, "Normalization(axis=None"),
+        (100.0 * pixels(), "Normalization(axis=None"),
+    ],
+)
+def test_bytes_are_rescaled_and_anything_else_is_standardised(x: Any, call: str) -> None:
+    assert call in (first(healthy(x=x)).remedy or "")
+
+
+def test_unscaled_data_and_unscaled_targets_are_two_findings() -> None:
+    shot = edited(odd.targets(1e4, 1e8), "input", activation_rms=1e4)
+    assert [(f.rule, f.layer) for f in findings(shot)] == [("input-scale", "dense_0"), ("input-scale", "target")]
+
+
+def offset(mean: float, std: float, loss: float, baseline: float, outputs: float) -> Snapshot:
+    shot = edited(healthy(), "target", activation_mean=mean, activation_std=std, activation_rms=math.hypot(mean, std))
+    return odd.of(edited(shot, "head", activation_rms=outputs), loss=loss, baseline_loss=baseline)
+
+
+def test_a_large_first_loss_is_laid_on_the_targets_or_on_the_head_as_the_case_is() -> None:
+    targets = first(offset(20.0, 1.0, loss=401.0, baseline=1.0, outputs=1.0))
+    assert "Constant(20)" in (targets.remedy or "")
+    assert "the targets lie around 20" in targets.message
+    head = first(offset(20.0, 1.0, loss=2901.0, baseline=1.0, outputs=50.0))
+    assert "GlorotNormal" in (head.remedy or "")
+    assert "an rms of 50" in head.message
+    # The numbers of classes have no scale, and lie around nothing.
+    assert rules(offset(500.0, 100.0, loss=30.0, baseline=math.log(1000), outputs=1.0)) == []
+
+
+def test_the_spread_of_the_class_numbers_is_no_scale() -> None:
+    assert rules(odd.targets(577.0, math.log(1000))) == []
+    assert rules(odd.targets(577.0, 0.25 * 577.0)) == ["input-scale"]  # the mean absolute deviation of the targets
+
+
+def test_figures_of_a_snapshot_are_taken_as_they_are() -> None:
+    """A network in half precision, a batch of one, a loss of zero: nothing to say, and nothing raised."""
+    assert rules(odd.of(healthy(), loss=0.0)) == []
+    assert rules(odd.of(healthy(), baseline_loss=0.0)) == []
+    assert rules(plain(4, glorot, "tanh", x=np.ones((1, 64)))) == []
