@@ -138,8 +138,9 @@ class Probe:
             baseline_loss=self._baseline,
             batch_size=batch_size(self.batch),
             histograms=histograms,
-            optimizer=type(self._optimizer).__name__ if self._optimizer is not None else "",
-            learning_rate=_learning_rate(self._optimizer),
+            optimizer=_kind(self._optimizer),
+            learning_rate=_number(self._optimizer, "learning_rate"),
+            momentum=_number(self._optimizer, "momentum") or 0.0,
         )
 
     def update(self) -> None:
@@ -348,8 +349,13 @@ def updates_made(model: Any) -> int:
     return 0 if optimizer is None else int(optimizer.iterations.numpy())
 
 
-def _learning_rate(optimizer: Any) -> float | None:
+def _kind(optimizer: Any) -> str:
+    return "" if optimizer is None else type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+
+
+def _number(optimizer: Any, name: str) -> float | None:
+    """A setting of the optimizer; of one that scales the loss, that of the optimizer within."""
     try:
-        return None if optimizer is None else float(optimizer.learning_rate)
-    except (TypeError, ValueError):
+        return float(getattr(getattr(optimizer, "inner_optimizer", optimizer), name))
+    except (TypeError, ValueError, AttributeError):
         return None

@@ -161,6 +161,8 @@ class Snapshot:
     optimizer: str = ""
     """Class name of the optimizer, as `Adam`."""
     learning_rate: float | None = None
+    momentum: float = 0.0
+    """Of SGD: a steady gradient moves the weights by 1 / (1 - momentum) times the learning rate."""
 
     def __getitem__(self, path: str) -> Statistics:
         """The statistics of the row at `path`; KeyError with the known paths where there is none."""

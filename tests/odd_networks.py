@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -98,10 +97,12 @@ def graded(decades: float, depth: int = 10, **fields: Any) -> Snapshot:
     return of(shot, **fields)
 
 
-def normalised(shot: Snapshot, after: str = "dense_0") -> Snapshot:
-    """A batch normalisation behind a layer."""
+def normalised(
+    shot: Snapshot, after: str = "dense_0", path: str = "batch_normalization", kind: str = "BatchNormalization"
+) -> Snapshot:
+    """A normalisation behind a layer."""
     i = [info.path for info in shot.layers].index(after)
-    info = LayerInfo("batch_normalization", i, kind="BatchNormalization", shape=(64,), inputs=(after,))
+    info = LayerInfo(path, i, kind=kind, shape=(64,), inputs=(after,))
     row = dataclasses.replace(shot[after], activation_rms=1.0, weight_rms=NAN, update_log10=NAN)
     layers = [dataclasses.replace(a, inputs=(info.path,)) if a.inputs == (after,) else a for a in shot.layers]
     layers.insert(i + 1, info)
@@ -177,11 +178,25 @@ def updated(log10: float) -> tuple[Snapshot, Snapshot]:
     return later(shot, of(shot, statistics=tuple(rows)))
 
 
+def paced(shot: Snapshot, log10: float) -> Snapshot:
+    """Plain descent whose first step changes each kernel by so many decades of its size."""
+    for info, row in zip(shot.layers, shot.statistics, strict=True):
+        if row.weight_rms > 0:
+            shot = edited(shot, info.path, gradient_rms=row.weight_rms)
+    return of(shot, optimizer="SGD", learning_rate=10.0**log10)
+
+
+def with_gradients(shot: Snapshot, size: float) -> Snapshot:
+    """Adam, and gradients of this rms for every kernel; NaN where they are not known."""
+    for info, row in zip(shot.layers, shot.statistics, strict=True):
+        if row.weight_rms > 0:
+            shot = edited(shot, info.path, gradient_rms=size)
+    return of(shot, optimizer="Adam")
+
+
 def descended(first_step: float) -> Snapshot:
-    """A large first loss, and a learning rate at which the median kernel moves by so many decades of its size."""
-    shot = with_kernel(-1, lambda w: 10.0 * w)
-    moves = [math.log10(row.gradient_rms / row.weight_rms) for row in shot.statistics if row.weight_rms > 0]
-    return of(shot, learning_rate=10.0 ** (first_step - statistics.median(moves)))
+    """A large first loss, and a learning rate at which each kernel moves by so many decades of its size."""
+    return paced(with_kernel(-1, lambda w: 10.0 * w), first_step)
 
 
 def flat_loss(but: str = "") -> Snapshot:

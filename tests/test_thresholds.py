@@ -12,6 +12,7 @@ import pytest
 from numpy_network import edited, glorot
 
 from keras_initaudit.diagnosis import RULES, Thresholds, diagnose
+from keras_initaudit.records import NAN
 
 WARNING, BAD = "warning", "bad"
 
@@ -19,6 +20,32 @@ WARNING, BAD = "warning", "bad"
 def behind_normalisation(limit: float) -> odd.Snapshot:
     """A gradient that grows by twice the limit, which is what a normalisation on its way allows; never bad."""
     return odd.normalised(odd.graded(2 * limit / 9), "dense_8")
+
+
+def faded(decades: float) -> odd.Snapshot:
+    """A gradient that falls by so many decades over ten layers."""
+    return odd.graded(-decades / 9)
+
+
+def torn(decades: float) -> odd.Snapshot:
+    """Saturated units in a network that moves, with a gradient that rises by so many decades on its way back."""
+    shot = odd.paced(squashed(0.9, residual=False), -1.0)
+    for i in range(4):
+        shot = edited(shot, f"dense_{i}", backward_rms=1e-2)
+    return edited(shot, "dense_0", backward_rms=1e-2 * 10**decades)
+
+
+def layer_normalised() -> odd.Snapshot:
+    """Two kernels in front of a layer normalisation each."""
+    shot = odd.normalised(odd.healthy(), "dense_0", "norm_0", "LayerNormalization")
+    return odd.normalised(shot, "dense_1", "norm_1", "LayerNormalization")
+
+
+def behind_layer_normalisation(steps: float) -> odd.Snapshot:
+    """The steps of an adaptive optimizer, as a share of two such kernels, added."""
+    shot = layer_normalised()
+    shares = [1 / shot[path].weight_rms for path in ("dense_0", "dense_1")]
+    return odd.of(shot, optimizer="Adam", learning_rate=steps / sum(shares))
 
 
 def squashed(share: float, *, residual: bool) -> odd.Snapshot:
@@ -43,13 +70,22 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     # field, rule, snapshots whose figure lies at the argument, what the rule says below the limit, and above it
     ("signal_loss_warning", "vanishing-signal", lambda v: odd.drifted(-v), None, WARNING),
     ("signal_loss_bad", "vanishing-signal", lambda v: odd.drifted(-v), WARNING, BAD),
-    ("adaptive_relief", "vanishing-signal", lambda v: odd.drifted(-2.5 - v, optimizer="Adam"), WARNING, BAD),
+    ("adaptive_relief", "vanishing-signal", lambda v: odd.with_gradients(odd.drifted(-2.5 - v), NAN), WARNING, BAD),
+    ("moving_relief", "vanishing-signal", lambda v: odd.with_gradients(odd.drifted(-2.5 - v), 1e-3), WARNING, BAD),
+    ("moving_relief", "vanishing-signal", lambda v: odd.paced(odd.drifted(-2.5 - v), -1.0), WARNING, BAD),
+    # Of three kernels the two slowest.
+    ("pace_low", "vanishing-signal", lambda v: odd.paced(odd.drifted(-2.2), v - math.log10(2)), BAD, WARNING),
+    ("gradient_floor", "vanishing-signal", lambda v: odd.with_gradients(odd.drifted(-2.2), 10**v), BAD, WARNING),
     ("signal_growth_warning", "exploding-signal", odd.drifted, None, WARNING),
     ("signal_growth_bad", "exploding-signal", odd.drifted, WARNING, BAD),
-    ("signal_growth_bad", "exploding-signal", lambda v: odd.drifted(v, optimizer="Adam"), WARNING, BAD),
-    ("gradient_loss_warning", "vanishing-gradient", lambda v: odd.graded(-v / 9), None, WARNING),
-    ("gradient_loss_bad", "vanishing-gradient", lambda v: odd.graded(-v / 9), WARNING, BAD),
-    ("adaptive_relief", "vanishing-gradient", lambda v: odd.graded(-(3.6 + v) / 9, optimizer="Adam"), WARNING, BAD),
+    ("adaptive_growth_relief", "exploding-signal", lambda v: odd.drifted(2.5 + v, optimizer="Adam"), WARNING, BAD),
+    ("gradient_loss_warning", "vanishing-gradient", faded, None, WARNING),
+    ("gradient_loss_bad", "vanishing-gradient", faded, WARNING, BAD),
+    ("adaptive_relief", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.6 + v), NAN), WARNING, BAD),
+    ("moving_relief", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.6 + v), 1e-3), WARNING, BAD),
+    ("moving_relief", "vanishing-gradient", lambda v: odd.paced(faded(3.6 + v), -1.0), WARNING, BAD),
+    ("kernel_pace_low", "vanishing-gradient", lambda v: odd.paced(faded(3.0), v), BAD, WARNING),
+    ("gradient_floor", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.0), 10**v), BAD, WARNING),
     ("gradient_growth_warning", "exploding-gradient", lambda v: odd.graded(v / 9), None, WARNING),
     ("gradient_growth_bad", "exploding-gradient", lambda v: odd.graded(v / 9), WARNING, BAD),
     ("gradient_growth_bad", "exploding-gradient", behind_normalisation, None, WARNING),
@@ -59,6 +95,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("saturated_bad", "saturated-units", odd.gates, WARNING, BAD),
     ("saturated_bad", "saturated-units", lambda v: squashed(v, residual=False), WARNING, BAD),
     ("saturated_branch_bad", "saturated-units", lambda v: squashed(v, residual=True), WARNING, BAD),
+    ("saturated_growth", "saturated-units", torn, WARNING, BAD),
     ("entropy_warning", "saturated-units", odd.attention, WARNING, None),
     ("entropy_bad", "saturated-units", odd.attention, BAD, WARNING),
     ("spread_warning", "collapsed-samples", spread, WARNING, None),
@@ -68,6 +105,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("input_high_warning", "input-scale", odd.scaled, None, WARNING),
     ("input_high_bad", "input-scale", odd.scaled, WARNING, BAD),
     ("input_high_bad_adaptive", "input-scale", lambda v: odd.scaled(v, optimizer="Adam"), WARNING, BAD),
+    ("first_step_bad", "input-scale", lambda v: odd.paced(odd.scaled(60.0), v), WARNING, BAD),
     ("input_low_warning", "input-scale", odd.scaled, WARNING, None),
     ("input_low_bad", "input-scale", odd.scaled, BAD, WARNING),
     ("input_low_bad", "input-scale", lambda v: odd.scaled(v, optimizer="Adam"), BAD, WARNING),
@@ -75,10 +113,13 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("target_high_bad", "input-scale", lambda v: odd.targets(v, v), WARNING, BAD),
     ("loss_warning", "initial-loss", first_loss, None, WARNING),
     ("loss_bad", "initial-loss", first_loss, WARNING, BAD),
+    ("loss_bad_adaptive", "initial-loss", lambda v: odd.of(first_loss(v), optimizer="Adam"), WARNING, BAD),
     ("first_step_bad", "initial-loss", odd.descended, WARNING, BAD),
     ("update_high_warning", "update-ratio", odd.updated, None, WARNING),
     ("update_high_bad", "update-ratio", odd.updated, WARNING, BAD),
     ("update_low_warning", "update-ratio", odd.updated, WARNING, None),
+    ("normalised_steps_bad", "update-ratio", behind_layer_normalisation, None, BAD),
+    ("normalised_steps_bad", "update-ratio", lambda v: odd.paced(layer_normalised(), math.log10(v / 2)), None, BAD),
     ("divergence", "update-ratio", lambda v: odd.later(odd.healthy(), loss_times(v)), None, BAD),
     ("fan_ratio", "fan-mismatch", lambda v: odd.misread(v, layers=3), None, WARNING),
     ("fan_ratio_together", "fan-mismatch", lambda v: odd.misread(v**0.5, layers=2), None, WARNING),
@@ -87,7 +128,13 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
 NOT_THE_ONE_SHOWN = {
     # field: what `evidence["threshold"]` holds in its place
     "adaptive_relief": "the sum of it and of the limit for plain descent",
-    "first_step_bad": "the limit of the loss, which is what was observed",
+    "adaptive_growth_relief": "the same",
+    "moving_relief": "the same",
+    "pace_low": "the limit of the drift, which is what was observed",
+    "kernel_pace_low": "the same",
+    "gradient_floor": "the same",
+    "saturated_growth": "the limit of the share that is saturated",
+    "first_step_bad": "the limit of the loss or of the data, which is what was observed",
     "fan_ratio_together": "the limit of the layer that is named",
     "saturated_branch_bad": "the limit where nothing leads round the layer",
     "entropy_bad": "the limit of a warning",

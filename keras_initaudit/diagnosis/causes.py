@@ -63,6 +63,7 @@ RULES: tuple[Rule, ...] = (
             "target_high_warning",
             "target_high_bad",
             "input_high_bad_adaptive",
+            "first_step_bad",
         ),
         data.input_scale,
         (*_SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
@@ -104,7 +105,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "exploding-signal",
         ("activation_rms",),
-        ("signal_growth_warning", "signal_growth_bad"),
+        ("signal_growth_warning", "signal_growth_bad", "adaptive_growth_relief", "residual_growth_relief"),
         signal.exploding_signal,
         ("non-finite", "vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
         "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equation 9; Hanin & Rolnick 2018",
@@ -112,7 +113,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "vanishing-signal",
         ("activation_rms",),
-        ("signal_loss_warning", "signal_loss_bad", "adaptive_relief"),
+        ("signal_loss_warning", "signal_loss_bad", "adaptive_relief", "moving_relief", "pace_low", "gradient_floor"),
         signal.vanishing_signal,
         ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
         "Glorot & Bengio 2010, section 4.2; He, Zhang, Ren & Sun 2015, equation 9",
@@ -120,7 +121,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "saturated-units",
         ("activation_saturated", "attention_entropy"),
-        ("saturated_warning", "saturated_bad", "saturated_branch_bad", "entropy_warning", "entropy_bad"),
+        (
+            "saturated_warning",
+            "saturated_bad",
+            "saturated_branch_bad",
+            "saturated_growth",
+            "entropy_warning",
+            "entropy_bad",
+        ),
         units.saturated_units,
         (
             "vanishing-gradient",
@@ -135,7 +143,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "vanishing-gradient",
         ("backward_rms",),
-        ("gradient_loss_warning", "gradient_loss_bad", "adaptive_relief"),
+        (
+            "gradient_loss_warning",
+            "gradient_loss_bad",
+            "adaptive_relief",
+            "moving_relief",
+            "kernel_pace_low",
+            "gradient_floor",
+        ),
         signal.vanishing_gradient,
         ("collapsed-samples", "update-ratio", "saturated-units"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
@@ -159,7 +174,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "initial-loss",
         ("loss", "baseline_loss", "preactivation_rms"),
-        ("loss_warning", "loss_bad", "first_step_bad"),
+        ("loss_warning", "loss_bad", "loss_bad_adaptive", "head_step_bad", "first_step_bad"),
         data.initial_loss,
         ("exploding-gradient", "update-ratio", "no-gradient", "saturated-units"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
@@ -175,7 +190,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "update-ratio",
         ("update_log10", "weight_rms"),
-        ("update_high_warning", "update_high_bad", "update_low_warning", "divergence"),
+        ("update_high_warning", "update_high_bad", "update_low_warning", "divergence", "normalised_steps_bad"),
         weights.update_ratio,
         ("non-finite", "dead-units", "saturated-units"),
         "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
@@ -277,7 +292,7 @@ def _related(network: Network, cause: Finding, other: Finding) -> bool:
     """Whether two findings touch the same part: a layer of one is, or feeds, or is fed by, a layer of the other."""
     if cause.layer is None or other.layer is None:
         return True
-    index = {row.path: network.owner(row).index for row in network.rows}
+    index = {row.path: network.place(row).index for row in network.rows}
     ours = [index[p] for p in cause.evidence["affected"] if p in index]
     theirs = [index[p] for p in other.evidence["affected"] if p in index]
     if any(network.rows[i].info.role == "target" for i in ours):
@@ -288,8 +303,11 @@ def _related(network: Network, cause: Finding, other: Finding) -> bool:
 def _with_consequences(network: Network, cause: Finding, consequences: list[Finding]) -> Finding:
     if not consequences:
         return cause
-    # An adaptive optimizer finds its way back from what unscaled data did, as long as the weights are in order.
-    told_by = () if cause.rule == "input-scale" and network.adaptive else tuple(consequences)
+    # Most optimizers find their way back from what unscaled data did, as long as the weights are in order: whether this
+    # one does is in the rule.
+    told_by = () if cause.rule == "input-scale" else tuple(consequences)
+    if cause.rule == "exploding-signal" and network.adaptive:  # the size of the gradient is divided out again
+        told_by = tuple(f for f in told_by if f.rule != "exploding-gradient")
     worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *told_by)) else "warning"
     told = [{"rule": f.rule, "layer": f.layer, "message": f.message} for f in consequences]
     return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": told})

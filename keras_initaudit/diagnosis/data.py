@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 
 from ..records import Finding, Severity
 from . import remedies
@@ -83,16 +82,20 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
     for row in network.firsts:
         if network.normalised_after(row):
             continue
+        # One that is too weak for what arrives brings small data some way, and the next one further.
+        weakly = any(
+            r.info.kind == "BatchNormalization" for r in network.layers if r.index in network.children[row.index]
+        )
         for p in network.parents[row.index]:
             source = network.rows[p]
             rms = source.stats.activation_rms
             if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
                 continue
             high = rms >= thresholds.input_high_warning
-            too_high = thresholds.input_high_bad_adaptive if network.adaptive else thresholds.input_high_bad
+            too_high = _too_high(network, thresholds)
             if not high and rms > thresholds.input_low_warning:
                 continue
-            bad = rms >= too_high or rms <= thresholds.input_low_bad
+            bad = rms >= too_high or (rms <= thresholds.input_low_bad and not weakly)
             limits = (
                 (too_high if bad else thresholds.input_high_warning)
                 if high
@@ -122,6 +125,15 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
             )
             break
     return [*found[:1], *_target_scale(network, thresholds)]
+
+
+def _too_high(network: Network, thresholds: Thresholds) -> float:
+    """The rms from which data is bad: what unscaled data does to SGD is to make its first step far too long."""
+    if network.adaptive:
+        return thresholds.input_high_bad_adaptive
+    step = network.first_step()
+    harms = math.isnan(step) or step >= thresholds.first_step_bad or network.stands_still(network.kernels, thresholds)
+    return thresholds.input_high_bad if harms else thresholds.input_high_bad_adaptive
 
 
 def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
@@ -179,9 +191,11 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     far = regression and offset > 3.0 * deviation and offset > rms
     if head is None or (rms < 3.0 and not far):
         return []
-    step = _first_step(network)
-    diverges = not network.adaptive and step >= thresholds.first_step_bad
-    severity: Severity = "bad" if diverges or ratio >= thresholds.loss_bad else "warning"
+    step = network.first_step()
+    short = math.log10((network.snapshot.learning_rate or 1.0) / max(head.stats.weight_rms, 1e-30))
+    hopeless = not network.adaptive or short <= thresholds.head_step_bad
+    limit = thresholds.loss_bad if hopeless else thresholds.loss_bad_adaptive
+    severity: Severity = "bad" if step >= thresholds.first_step_bad or ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
         remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
@@ -198,7 +212,7 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             f"{why}",
             observed=ratio,
             expected=1.0,
-            threshold=thresholds.loss_bad if ratio >= thresholds.loss_bad else thresholds.loss_warning,
+            threshold=limit if ratio >= limit else thresholds.loss_warning,
             unit="loss over the loss of an uninformed model",
             layers=[head.path],
             loss=loss,
@@ -208,14 +222,3 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             remedy=remedy,
         )
     ]
-
-
-def _first_step(network: Network) -> float:
-    """log10 of what plain descent does to the kernels at the first step, over their size: the median of them."""
-    rate = network.snapshot.learning_rate
-    steps = [
-        math.log10(rate * row.stats.gradient_rms / row.stats.weight_rms)
-        for row in network.kernels
-        if rate and row.info.trainable and row.stats.gradient_rms > 0.0 and row.stats.weight_rms > 0.0
-    ]
-    return statistics.median(steps) if steps else -math.inf

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from ..records import LayerInfo, Snapshot, Statistics
+from .thresholds import Thresholds
 
 LOOKUPS = frozenset({"Embedding", "ReversibleEmbedding"})
 """Kinds whose weight is a table: its rows are looked up, not summed."""
@@ -20,6 +22,12 @@ CHANNELWISE = ("Depthwise", "Separable")
 """Kinds whose units see different inputs each: equal weights do not make them equal units."""
 _PLAIN_OPTIMIZERS = frozenset({"SGD"})
 _FIXED = frozenset({"Normalization"})
+_NORMALISED = 1e-2
+"""A normalisation gives out an rms of about 1; what is far below that it has not normalised."""
+
+
+def _log10(value: float) -> float:
+    return math.log10(max(value, 1e-45))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +52,11 @@ class Row:
     def normalises(self) -> bool:
         """Whether the row sets the scale of what passes through it by what it sees."""
         kind = self.info.kind
-        return kind not in _FIXED and kind.endswith(("Normalization", "Norm"))
+        if kind in _FIXED or not kind.endswith(("Normalization", "Norm")):
+            return False
+        # One whose epsilon is larger than what arrives, or that is frozen with averages that do not fit, does nothing;
+        # one with a gain of zero does.
+        return not 0.0 < self.stats.activation_rms <= _NORMALISED
 
     @property
     def gated(self) -> bool:
@@ -80,6 +92,58 @@ class Network:
     def adaptive(self) -> bool:
         """Whether the optimizer divides each gradient by its size; of an unknown one, the milder is assumed."""
         return self.snapshot.optimizer not in _PLAIN_OPTIMIZERS
+
+    def paces(self, kernels: Iterable[Row]) -> list[float]:
+        """How fast training moves each of these kernels at first, ascending; empty where that is unknown.
+
+        For SGD, learning rate / (1 - momentum) x rms(gradient) / rms(weight). Any other optimizer divides by the size
+        of the gradient, as long as that is far above its epsilon: there, rms(gradient) itself.
+        """
+        rate = self.snapshot.learning_rate
+        scale = 1.0 if self.adaptive else (rate or math.nan) / max(1.0 - self.snapshot.momentum, 1e-3)
+        # Below a head of zeros there is no gradient at the first step, and one at the second.
+        if all(head.stats.weight_rms == 0.0 for head in self.heads):
+            return []
+        found = []
+        for row in kernels:
+            weight = 1.0 if self.adaptive else row.stats.weight_rms
+            pace = scale * row.stats.gradient_rms / weight if weight > 0.0 else math.nan
+            if row.info.trainable and math.isfinite(pace):
+                found.append(pace)
+        return sorted(found)
+
+    def first_step(self) -> float:
+        """Log10 of the first step of SGD over the usual size of the weights, the median of all kernels; else NaN.
+
+        With momentum, over sqrt(1 - momentum). The usual size is their own, but not under half of 1 / sqrt(fan_in):
+        weights that are small on purpose may grow.
+        """
+        if self.adaptive or not self.snapshot.learning_rate:
+            return math.nan
+        rate = self.snapshot.learning_rate / math.sqrt(max(1.0 - self.snapshot.momentum, 1e-3))
+        steps = []
+        for row in self.kernels:
+            fan_in = row.info.fan_in or math.prod(row.info.weight_shape[:-1])
+            size = max(row.stats.weight_rms, 0.5 / math.sqrt(max(fan_in, 1.0)))
+            if row.info.trainable and row.stats.gradient_rms > 0.0 and math.isfinite(size):
+                steps.append(rate * row.stats.gradient_rms / size)
+        return _log10(statistics.median(steps)) if steps else math.nan
+
+    def stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
+        """Whether what these kernels make together changes too slowly for any usual training; None where unknown."""
+        paces = self.paces(kernels)
+        if not paces:
+            return None
+        if self.adaptive:
+            return _log10(paces[(len(paces) - 1) // 2]) <= thresholds.gradient_floor
+        # From a start near zero, n kernels take off after about 1 / ((n - 2) pace) updates, the head's counted.
+        return _log10(sum(paces[: max(1, len(paces) - 1)])) <= thresholds.pace_low
+
+    def partly_stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
+        """Whether a quarter of these kernels hardly move at all; None where unknown."""
+        paces = self.paces(kernels)
+        floor = thresholds.gradient_floor if self.adaptive else thresholds.kernel_pace_low
+        return _log10(paces[(len(paces) - 1) // 4]) <= floor if paces else None
 
     @cached_property
     def layers(self) -> tuple[Row, ...]:
@@ -233,6 +297,14 @@ class Network:
                 if candidate.path == path:
                     return candidate
         return row
+
+    def place(self, row: Row) -> Row:
+        """Where in the flow a row stands: of attention weights, the last part of their layer that has a row."""
+        owner = self.owner(row)
+        if owner.info.role == "layer":
+            return owner
+        stem = row.path.rpartition("/")[0] + "/"
+        return next((layer for layer in reversed(self.layers) if layer.path.startswith(stem)), owner)
 
     def through(self, row: Row) -> Iterator[Row]:
         """The kernels that what arrives at `row` has passed, in order, `row` itself included."""

@@ -21,10 +21,6 @@ _FLOOR = 1e-45
 """The smallest positive float32: an exact zero counts as this."""
 
 
-_NORMALISED = 1e-2
-"""A normalisation gives out an rms of about 1; far less where its epsilon is larger than what arrives, or where it is
-frozen and uses averages that do not fit: then it has normalised nothing."""
-
 _GATED_LOSS = 0.5
 """Decades that a gated recurrent layer takes off by nature: two gates at one half and a tanh. An LSTM as Keras ships it
 passes on 0.3 of a unit signal, a GRU 0.4."""
@@ -53,6 +49,7 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
     """
     found: dict[int, _Drift] = {}
     data: set[int] = set()
+    fresh: set[int] = set()
     heads = {row.index for row in network.heads}
     for i in network.order:
         row = network.rows[i]
@@ -63,13 +60,17 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
         prepared = not above or all(network.rows[p].info.role == "input" or p in data for p in network.parents[i])
         if prepared and not row.has_kernel and row.info.kind not in LOOKUPS:
             data.add(i)
-        if row.normalises and rms > _NORMALISED:
+        if row.normalises and rms > 0.0:
             found[i] = _Drift(0.0, 0, i, min(0.0, _log10(rms)))
         elif i in data or row.info.kind in LOOKUPS or not above:
             found[i] = _Drift(0.0, 0, i, _log10(rms))
         elif row.has_kernel and all(p in data and _unscaled(network.rows[p], thresholds) for p in network.parents[i]):
             # Data far from unit scale is a cause of its own; here only what the layers after that do counts.
             found[i] = _Drift(0.0, 1, i, _log10(rms))
+            fresh.add(i)
+        elif not row.has_kernel and fresh.issuperset(network.parents[i]):
+            found[i] = _Drift(0.0, 1, i, _log10(rms))  # an activation of its own, saturated by that data
+            fresh.add(i)
         else:
             before = max(above, key=lambda d: d.decades + d.source)
             passed = max(d.kernels for d in above) + row.has_kernel
@@ -143,6 +144,12 @@ def _signal(
             f"{num(total)} {'of it is left' if sign < 0 else 'times the input stands'} at {worst.path}"
         )
     group = remedies.alike(network, kernels)
+    if sign < 0:
+        moved = [row for row in network.through(worst) if row not in network.heads]
+        bad = _fading(network.stands_still(moved, thresholds), network, thresholds, warning, bad)
+    elif network.adaptive:
+        bad += thresholds.adaptive_growth_relief
+        bad += thresholds.residual_growth_relief * any(network.bypassed(row) for row in kernels)
     severity: Severity = "bad" if decades >= bad else "warning"
     return [
         finding(
@@ -166,8 +173,20 @@ def _signal(
 
 def vanishing_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Activations that shrink layer by layer towards nothing."""
-    bad = thresholds.signal_loss_bad + thresholds.adaptive_relief * network.adaptive
-    return _signal(network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, bad)
+    return _signal(
+        network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, thresholds.signal_loss_bad
+    )
+
+
+def _fading(still: bool | None, network: Network, thresholds: Thresholds, warning: float, bad: float) -> float:
+    """The decades from which a signal or gradient that fades is bad.
+
+    A loss that is worth a warning is bad where the weights stand still, and one that is bad is worth a warning where
+    they move all the same.
+    """
+    if still is None:
+        return bad + thresholds.adaptive_relief * network.adaptive
+    return warning if still else bad + thresholds.moving_relief
 
 
 def exploding_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
@@ -177,7 +196,7 @@ def exploding_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
     )
 
 
-def _attenuations(network: Network) -> dict[int, tuple[float, Row]]:
+def attenuations(network: Network) -> dict[int, tuple[float, Row]]:
     """Of each hidden row: decades of its backward norm over that of the last hidden layer."""
     ends: list[tuple[Row, float]] = []
     for row in network.last_hidden:
@@ -249,28 +268,30 @@ def _longest(network: Network, early: int, late: int) -> int:
 
 def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
-    attenuations = _attenuations(network)
+    levels = attenuations(network)
     worst: tuple[float, int] | None = None
     junctions = {row.index for row in network.junctions}
-    for i, (decades, _) in attenuations.items():
+    for i, (decades, _) in levels.items():
         if i not in junctions:
             continue
         # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
-        upstream = [d for j, (d, _) in attenuations.items() if network.is_ancestor(j, i)]
+        upstream = [d for j, (d, _) in levels.items() if network.is_ancestor(j, i)]
         best = max([decades, *upstream])
         if -best >= thresholds.gradient_loss_warning and (worst is None or decades < worst[0]):
             worst = (decades, i)
     if worst is None:
         return []
     decades, i = worst
-    bad = thresholds.gradient_loss_bad + thresholds.adaptive_relief * network.adaptive
-    args = (attenuations[i][1], decades, -1.0, thresholds.gradient_loss_warning, bad)
+    moved = [k for k in network.kernels if k not in network.heads]
+    still = network.partly_stands_still(moved, thresholds)
+    bad = _fading(still, network, thresholds, thresholds.gradient_loss_warning, thresholds.gradient_loss_bad)
+    args = (levels[i][1], decades, -1.0, thresholds.gradient_loss_warning, bad)
     return [_gradient_finding(network, "vanishing-gradient", network.rows[i], *args)]
 
 
 def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that grows on its way back."""
-    attenuations = _attenuations(network)
+    levels = attenuations(network)
     normalising = [row.index for row in network.layers if row.normalises]
 
     def between(early: int, late: Row) -> bool:
@@ -278,7 +299,7 @@ def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding
 
     points = {row.index for row in network.junctions}
     limit = thresholds.gradient_growth_warning
-    over = [(d, i, end) for i, (d, end) in attenuations.items() if i in points and d >= limit]
+    over = [(d, i, end) for i, (d, end) in levels.items() if i in points and d >= limit]
     if not over:
         return []
     # A normalisation makes the weights before it indifferent to their scale, and the gradient with them.
@@ -332,6 +353,7 @@ def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]
 
 
 __all__ = [
+    "attenuations",
     "collapsed_samples",
     "drifts",
     "exploding_gradient",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..records import Finding, Severity
-from . import remedies
+from . import remedies, signal
 from .network import CHANNELWISE, Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, percent, several
@@ -154,7 +154,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             # An output that is sure of itself is judged by the loss, which says whether it is also wrong.
             bypassed = network.bypassed(network.owner(row))
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
-            severity = "bad" if share >= limit and not flat_head else "warning"
+            severity = "bad" if share >= limit and not flat_head and _harms(network, row, thresholds) else "warning"
             found.append((share, row, severity))
     if not found:
         return []
@@ -192,6 +192,18 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             remedy=remedies.for_kernels(network, group, bias=True),
         )
     ]
+
+
+def _harms(network: Network, row: Row, thresholds: Thresholds) -> bool:
+    """Whether saturation does what it is feared for: it stops the gradient, or the few units that are not flat tear it.
+
+    What passes through time within a recurrent layer is not seen from outside: there its share alone counts.
+    """
+    if row.info.role != "layer" or "RNN" in row.info.kind:
+        return True
+    still = network.partly_stands_still((k for k in network.kernels if k not in network.heads), thresholds)
+    growth = max((decades for decades, _ in signal.attenuations(network).values()), default=0.0)
+    return still is not False or growth >= thresholds.saturated_growth
 
 
 def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:

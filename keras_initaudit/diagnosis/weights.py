@@ -38,7 +38,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
         and row.stats.weight_rms > 0.3 * _least_rms(row.info)
     ]
     if not rows:
-        return []
+        return _steps_behind_normalisation(network, thresholds)
     fastest = max(rows, key=lambda row: row.stats.update_log10)
     slowest = max(row.stats.update_log10 for row in rows)
     rate = network.snapshot.learning_rate
@@ -79,6 +79,49 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
             )
         ]
     return []
+
+
+def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> list[Finding]:
+    """Before the first update: weights that are small in front of a layer normalisation, which hides it.
+
+    What such weights make does not depend on their size, so that a step counts by its share of it, and small steps are
+    long ones. In a chain the shares add up.
+    """
+    kernels = [
+        row
+        for row in network.kernels
+        if row not in network.heads
+        and row.stats.weight_rms > 0.0
+        and not network.bypassed(row)
+        and any(network.rows[c].info.kind == "LayerNormalization" for c in network.children[row.index])
+        and network.normalised_after(row)
+    ]
+    rate = network.snapshot.learning_rate
+    if not rate or len(kernels) < 2:
+        return []
+    steps = [rate / row.stats.weight_rms for row in kernels] if network.adaptive else network.paces(kernels)
+    together = sum(steps)
+    if not together >= thresholds.normalised_steps_bad:
+        return []
+    group = remedies.alike(network, kernels)
+    return [
+        finding(
+            "update-ratio",
+            "bad",
+            kernels[0].path,
+            f"a layer normalisation hides how small the weights of {several([row.path for row in kernels])} are: the "
+            f"first update will change them by {num(together / len(steps))} of their size each, "
+            f"{num(together)} along the chain",
+            observed=together,
+            expected=0.01,
+            threshold=thresholds.normalised_steps_bad,
+            unit="sum of rms(update) / rms(weight)",
+            layers=[row.path for row in group],
+            affected=[row.path for row in kernels],
+            learning_rate=rate,
+            remedy=remedies.for_kernels(network, group),
+        )
+    ]
 
 
 def _least_rms(info: LayerInfo) -> float:
