@@ -66,6 +66,18 @@ def first_loss(ratio: float) -> odd.Snapshot:
     return odd.of(shot, loss=ratio * (shot.baseline_loss or math.nan))
 
 
+def grown_by_branches(decades: float) -> odd.Snapshot:
+    """Adam, and a sum of branches that has grown by so many decades."""
+    shot = odd.plain(3, factor=0.3, residual=True)
+    return odd.of(edited(shot, "add_2", activation_rms=shot["input"].activation_rms * 10**decades), optimizer="Adam")
+
+
+def short_steps(log10: float) -> odd.Snapshot:
+    """A first loss that Adam may come back from, unless its steps are so many decades of the last layer's weights."""
+    shot = first_loss(1e4)
+    return odd.of(shot, optimizer="Adam", learning_rate=10**log10 * shot["head"].weight_rms)
+
+
 LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None]] = [
     # field, rule, snapshots whose figure lies at the argument, what the rule says below the limit, and above it
     ("signal_loss_warning", "vanishing-signal", lambda v: odd.drifted(-v), None, WARNING),
@@ -79,6 +91,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("signal_growth_warning", "exploding-signal", odd.drifted, None, WARNING),
     ("signal_growth_bad", "exploding-signal", odd.drifted, WARNING, BAD),
     ("adaptive_growth_relief", "exploding-signal", lambda v: odd.drifted(2.5 + v, optimizer="Adam"), WARNING, BAD),
+    ("residual_growth_relief", "exploding-signal", lambda v: grown_by_branches(2.5 + 2.0 + v), WARNING, BAD),
     ("gradient_loss_warning", "vanishing-gradient", faded, None, WARNING),
     ("gradient_loss_bad", "vanishing-gradient", faded, WARNING, BAD),
     ("adaptive_relief", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.6 + v), NAN), WARNING, BAD),
@@ -114,6 +127,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("loss_warning", "initial-loss", first_loss, None, WARNING),
     ("loss_bad", "initial-loss", first_loss, WARNING, BAD),
     ("loss_bad_adaptive", "initial-loss", lambda v: odd.of(first_loss(v), optimizer="Adam"), WARNING, BAD),
+    ("head_step_bad", "initial-loss", short_steps, BAD, WARNING),
     ("first_step_bad", "initial-loss", odd.descended, WARNING, BAD),
     ("update_high_warning", "update-ratio", odd.updated, None, WARNING),
     ("update_high_bad", "update-ratio", odd.updated, WARNING, BAD),
@@ -129,10 +143,12 @@ NOT_THE_ONE_SHOWN = {
     # field: what `evidence["threshold"]` holds in its place
     "adaptive_relief": "the sum of it and of the limit for plain descent",
     "adaptive_growth_relief": "the same",
+    "residual_growth_relief": "the same",
     "moving_relief": "the same",
     "pace_low": "the limit of the drift, which is what was observed",
     "kernel_pace_low": "the same",
     "gradient_floor": "the same",
+    "head_step_bad": "the limit of the loss",
     "saturated_growth": "the limit of the share that is saturated",
     "first_step_bad": "the limit of the loss or of the data, which is what was observed",
     "fan_ratio_together": "the limit of the layer that is named",
