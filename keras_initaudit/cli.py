@@ -266,4 +266,5 @@ def _schemes(as_json: bool) -> int:
     widths = [max(len(row[i]) for row in (names, *_SCHEMES)) for i in range(3)]
     for row in (names, *_SCHEMES):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
+    print("\nOne layer at a time. A deep chain without normalisation, of sigmoids above all: initialize(model).")
     return OK

@@ -42,7 +42,8 @@ def recommend(activation: Any) -> Any:
     """The scheme to use for the kernel in front of an activation, ready to be given to a layer.
 
     relu and its variants: He, with the exact gain of the activation; tanh, sigmoid, softmax, linear and whatever else
-    is flat at both ends: Glorot; selu: LeCun.
+    is flat at both ends: Glorot; selu: LeCun. It is the rule of thumb, for one layer: more than a few sigmoids in a
+    chain need `initialize`, which sees the whole model.
 
     Args:
         activation: A name, a function of `keras.activations`, an activation layer, or any callable; None is linear.
@@ -76,8 +77,10 @@ def _squashes(activation: Any) -> bool:
 def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | None = None) -> Any:
     """Starts every trainable kernel and bias of a model again, by what each layer is and where it stands.
 
-    Kernels get the variance that `recommend` means for the activation that they feed, at the true fans; recurrent ones
-    one orthogonal matrix a gate; embeddings unit size. The last kernel of a residual branch that nothing normalises is
+    Kernels get the variance that `recommend` means for the activation that they feed, at the true fans; in a chain of
+    smooth activations that at which it neither fades nor runs away at that depth, and in one of activations such as
+    sigmoid, whose mean is not zero, biases that take the mean out again. Recurrent kernels get one orthogonal matrix a
+    gate; embeddings unit size. The last kernel of a residual branch that nothing normalises is
     scaled by 1 / sqrt(number of such branches). Hidden biases start at zero, forget gates at one. The biases of the
     output layers, normalisations, and frozen weights are left as they are.
 

@@ -80,7 +80,7 @@ def architectures(small: bool) -> list[Architecture]:
     activations = ["relu", "tanh", "sigmoid", "gelu", "selu", "silu", "elu", "leaky_relu"]
     weights = [0.3, 0.2, 0.13, 0.12, 0.07, 0.06, 0.06, 0.06]
     found: dict[str, Architecture] = {}
-    while len(found) < (6 if small else 400):
+    while len(found) < (16 if small else 400):
         family = str(generator.choice(["dense", "conv", "recurrent", "attention"], p=[0.76, 0.06, 0.1, 0.08]))
         activation = str(generator.choice(activations, p=weights))
         optimizer = str(generator.choice(["adam", "sgd"], p=[0.6, 0.4]))
@@ -95,7 +95,7 @@ def architectures(small: bool) -> list[Architecture]:
         depth = int(generator.choice(depths[family]))
         width = int(generator.choice([16, 32, 64, 128]))
         if small:
-            family, depth, width, optimizer = "dense", min(depth, 12), 32, "adam"
+            depth, width = min(depth, 12), min(width, 32)
         if family == "conv":
             width = min(width, 16)  # a step of a wide one takes 50 ms
         if depth > 16:
@@ -538,11 +538,13 @@ def main(arguments: list[str]) -> int:
     runner.add_argument("--out", type=Path, required=True)
     runner.add_argument("--minutes", type=float, default=1e9)
     runner.add_argument("--part", default="0/1", help="i/n: every n-th architecture, from the i-th")
-    runner.add_argument("--small", action="store_true", help="six dense networks, for CI")
+    runner.add_argument("--small", action="store_true", help="16 small architectures, some three minutes: for CI")
     reporter = commands.add_parser("report")
     reporter.add_argument("files", type=Path, nargs="+")
     reporter.add_argument("--half", choices=("choose", "report", "all"), default="report")
     reporter.add_argument("--map", action="store_true")
+    reporter.add_argument("--least-recall", type=float, default=0.0, help="exit with status 1 where there is less")
+    reporter.add_argument("--most-alarms", type=float, default=1.0, help="exit with status 1 where there are more")
     reporter.add_argument("--details", action="store_true", help="name each network that was judged wrongly")
     given = parser.parse_args(arguments)
     if given.command == "run":
@@ -553,6 +555,10 @@ def main(arguments: list[str]) -> int:
         report(networks, Thresholds(), given.details)
         if given.map:
             depth_map(networks, Thresholds())
+        reached = summary(networks, Thresholds())
+        if not (reached["bad called bad"] >= given.least_recall and reached["good called bad"] <= given.most_alarms):
+            print(f"not reached: recall {given.least_recall}, false alarms {given.most_alarms}")
+            return 1
     return 0
 
 
