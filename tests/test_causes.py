@@ -161,6 +161,15 @@ def test_what_happens_in_another_branch_is_no_consequence(other: str, causes: in
     assert found[0].rule == "symmetric-units"
 
 
+def test_attention_weights_are_joined_to_what_follows_their_layer() -> None:
+    shot = edited(BASE, "dense_1", layer={"path": "attention/query"})
+    shot = edited(shot, "dense_2", layer={"inputs": ("attention/query",)})
+    weights = LayerInfo("attention/attention", 1, "attention", "MultiHeadAttention", activation="softmax")
+    shot = odd.added(shot, weights, Statistics(attention_entropy=0.01))
+    collapsed = edited(shot, "dense_5", activation_spread=1e-7)
+    assert told(diagnose([collapsed])) == {"saturated-units": {"collapsed-samples"}}
+
+
 def test_the_fans_explain_what_lies_mostly_in_their_layers() -> None:
     shot = PLANTS["vanishing-gradient"](BASE)  # touches the six hidden layers
     for layers, rules in ((3, {"fan-mismatch"}), (2, {"fan-mismatch", "vanishing-gradient"})):

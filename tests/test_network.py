@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import odd_networks as odd
+import pytest
 from numpy_network import edited
 
+from keras_initaudit.diagnosis import Thresholds
 from keras_initaudit.diagnosis.network import Network, Row
-from keras_initaudit.records import LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import NAN, LayerInfo, Snapshot, Statistics
 
 
 def network(*rows: tuple[str, str, tuple[str, ...]], activations: dict[str, str] | None = None) -> dict[str, Row]:
@@ -144,3 +149,84 @@ def test_a_cycle_is_cut_where_it_is_met() -> None:
 def test_only_plain_descent_is_not_adaptive() -> None:
     told = {name: Network(odd.of(odd.healthy(), optimizer=name)).adaptive for name in ("SGD", "Adam", "Lion", "")}
     assert told == {"SGD": False, "Adam": True, "Lion": True, "": True}
+
+
+# --- how fast the weights move
+
+
+def moving(*gradients: float, optimizer: str = "SGD", momentum: float = 0.0, rate: float = 0.01) -> Network:
+    """A chain with weights of rms 1 and these gradients, the head's last."""
+    shot = odd.healthy(len(gradients) - 1)
+    paths = [info.path for info in shot.layers if info.weight is not None]
+    for path, gradient in zip(paths, gradients, strict=True):
+        shot = edited(shot, path, weight_rms=1.0, gradient_rms=gradient)
+    return Network(odd.of(shot, optimizer=optimizer, momentum=momentum, learning_rate=rate))
+
+
+def test_the_pace_of_descent_counts_momentum_and_that_of_other_optimizers_is_the_gradient() -> None:
+    net = moving(3.0, 1.0, 2.0, momentum=0.9)
+    assert net.paces(net.kernels) == pytest.approx([0.1, 0.2, 0.3])
+    # The median kernel; one step of a gradient that goes on for a while with momentum.
+    assert 10 ** net.first_step() == pytest.approx(0.02 / math.sqrt(0.1))
+    adam = moving(3.0, 1.0, 2.0, optimizer="Adam", momentum=0.9)
+    assert adam.paces(adam.kernels) == [1.0, 2.0, 3.0]
+    assert math.isnan(adam.first_step())
+    assert moving(1.0, 1.0, rate=0.0).paces([]) == []
+
+
+def test_frozen_kernels_have_no_pace_and_small_ones_may_grow() -> None:
+    net = moving(3.0, 1.0, 2.0)
+    frozen = Network(edited(edited(net.snapshot, "dense_0", layer={"trainable": False}), "dense_1", weight_rms=1e-6))
+    assert frozen.paces(frozen.kernels) == pytest.approx([0.02, 1e4])
+    # 1e-6 counts as half of 1 / sqrt(64).
+    assert 10 ** frozen.first_step() == pytest.approx((0.02 + 0.01 / 0.0625) / 2)
+
+
+def test_below_heads_of_zeros_the_pace_is_not_known() -> None:
+    shot = edited(moving(1.0, 1.0, 1.0).snapshot, "head", weight_rms=0.0)
+    net = Network(shot)
+    assert net.paces(net.kernels) == []
+    assert net.stands_still(net.kernels, Thresholds()) is None
+    assert net.partly_stands_still(net.kernels, Thresholds()) is None
+    head = next(info for info in shot.layers if info.path == "head")
+    both = Network(odd.added(shot, dataclasses.replace(head, path="end"), net.rows[1].stats))
+    assert len(both.paces(both.kernels)) == 3
+
+
+@pytest.mark.parametrize(("factor", "still"), [(0.99, True), (1.01, False)])
+def test_a_chain_stands_still_by_all_but_its_fastest_kernel_or_by_the_median_gradient(
+    factor: float, still: bool
+) -> None:
+    limits = Thresholds()
+    third = factor * 10**limits.pace_low / 3
+    net = moving(9.0 * third, third, 2 * third, rate=1.0)
+    assert net.stands_still(net.kernels, limits) is still
+    floor = factor * 10**limits.gradient_floor
+    adam = moving(1.0, 1e-3 * floor, floor, optimizer="Adam")
+    assert adam.stands_still(adam.kernels, limits) is still
+
+
+@pytest.mark.parametrize(("factor", "still"), [(0.99, True), (1.01, False)])
+def test_it_stands_still_in_part_by_the_kernel_at_the_quarter(factor: float, still: bool) -> None:
+    limits = Thresholds()
+    for optimizer, limit in (("SGD", limits.kernel_pace_low), ("Adam", limits.gradient_floor)):
+        level = factor * 10**limit
+        net = moving(1.0, level, 1.0, 1e-3 * level, 1.0, optimizer=optimizer, rate=1.0)
+        assert net.partly_stands_still(net.kernels, limits) is still
+
+
+def test_a_normalisation_that_gives_out_next_to_nothing_does_nothing_unless_it_gives_out_zero() -> None:
+    shot = odd.normalised(odd.healthy())
+    for size, normalises in ((1.0, True), (2e-2, True), (1e-3, False), (0.0, True), (NAN, True)):
+        net = Network(edited(shot, "batch_normalization", activation_rms=size))
+        assert [row.normalises for row in net.rows if row.path == "batch_normalization"] == [normalises], size
+
+
+def test_attention_weights_stand_at_the_last_part_of_their_layer() -> None:
+    shot = odd.healthy()
+    for path, name in (("dense_1", "attention/query"), ("dense_2", "attention/output")):
+        shot = edited(shot, path, layer={"path": name})
+    weights = LayerInfo("attention/attention", 1, "attention", "MultiHeadAttention", activation="softmax")
+    net = Network(odd.added(shot, weights, Statistics(attention_entropy=0.5)))
+    assert net.place(net.rows[-1]).path == "attention/output"
+    assert net.place(net.rows[1]).path == "dense_0"

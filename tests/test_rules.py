@@ -404,3 +404,88 @@ def test_figures_of_a_snapshot_are_taken_as_they_are() -> None:
     assert rules(odd.of(healthy(), loss=0.0)) == []
     assert rules(odd.of(healthy(), baseline_loss=0.0)) == []
     assert rules(plain(4, glorot, "tanh", x=np.ones((1, 64)))) == []
+
+
+# --- what the pace of training decides
+
+
+def severity(made: odd.Made, rule: str) -> list[str]:
+    return [f.severity for f in findings(made) if f.rule == rule]
+
+
+def test_the_head_moves_whatever_fades_below_it() -> None:
+    shot = edited(odd.with_gradients(odd.graded(-1.0, depth=4), 1e-3), "dense_0", gradient_rms=1e-9)
+    assert severity(shot, "vanishing-gradient") == ["bad"]
+    assert severity(edited(shot, "dense_0", gradient_rms=1e-3), "vanishing-gradient") == ["warning"]
+
+
+def test_an_activation_layer_behind_unscaled_data_is_no_layer_that_shrinks_it() -> None:
+    shot = edited(edited(healthy(), "input", activation_rms=1e4), "dense_0", activation_rms=1e4)
+    shot = inserted(shot, "dense_0", "activation", "Activation", activation_rms=1.0)
+    assert rules(inserted(shot, "activation", "dropout", "Dropout")) == ["input-scale"]
+
+
+def test_growth_is_of_many_branches_where_a_skip_connection_leads_round_any_of_them() -> None:
+    shot = edited(plain(6, factor=0.3, residual=True), "add_0", layer={"inputs": ("dense_0",)})
+    for i in range(6):
+        size = shot["input"].activation_rms * 10.0 ** (5.0 * (i + 1) / 6)
+        shot = edited(edited(shot, f"add_{i}", activation_rms=size), f"dense_{i}", activation_rms=size)
+    assert severity(odd.of(shot, optimizer="Adam"), "exploding-signal") == ["warning"]
+
+
+def test_small_data_is_only_odd_where_a_normalisation_brings_it_some_of_the_way() -> None:
+    shot = odd.scaled(1e-5)
+    assert severity(shot, "input-scale") == ["bad"]
+    weak = inserted(shot, "dense_0", "norm", "BatchNormalization", activation_rms=1e-3)
+    assert severity(weak, "input-scale") == ["warning"]
+
+
+def test_unscaled_data_is_bad_where_the_step_is_too_long_and_where_nothing_moves() -> None:
+    for log10, told in ((-6.0, "bad"), (-1.5, "warning"), (0.5, "bad")):
+        assert severity(odd.paced(odd.scaled(60.0), log10), "input-scale") == [told]
+
+
+def test_what_unscaled_data_does_makes_it_no_worse() -> None:
+    shot = edited(odd.paced(odd.scaled(60.0), -1.5), "dense_2", activation_dead=1.0)
+    (found,) = findings(shot)
+    assert (found.rule, found.severity) == ("input-scale", "warning")
+    assert "dead-units" in [c["rule"] for c in found.evidence["consequences"]]
+
+
+def test_a_gradient_that_grows_makes_growth_bad_for_plain_descent_alone() -> None:
+    shot = edited(odd.drifted(2.0), "dense_0", backward_rms=1e4 * healthy()["dense_2"].backward_rms)
+    for optimizer, told in (("SGD", "bad"), ("Adam", "warning")):
+        (found,) = findings(odd.of(shot, optimizer=optimizer))
+        assert (found.rule, found.severity) == ("exploding-signal", told)
+
+
+def test_saturation_in_time_counts_though_the_weights_move() -> None:
+    shot = odd.paced(edited(plain(4, glorot, "tanh"), "dense_1", activation_saturated=0.9), -1.0)
+    assert severity(shot, "saturated-units") == ["warning"]
+    assert severity(edited(shot, "dense_1", layer={"kind": "SimpleRNN"}), "saturated-units") == ["bad"]
+    assert severity(odd.paced(odd.gates(0.9), -1.0), "saturated-units") == ["bad"]
+
+
+def layer_normalised(kinds: tuple[str, str], **fields: Any) -> Snapshot:
+    shot = odd.normalised(healthy(), "dense_0", "norm_0", kinds[0])
+    shot = odd.normalised(shot, "dense_1", "norm_1", kinds[1])
+    return odd.of(shot, optimizer="Adam", learning_rate=1.0, **fields)
+
+
+def test_long_steps_behind_layer_normalisations_are_told_of_a_chain_of_them() -> None:
+    layer, batch = "LayerNormalization", "BatchNormalization"
+    assert rules(layer_normalised((layer, layer))) == ["update-ratio"]
+    assert rules(layer_normalised((layer, batch))) == []  # one of them
+    assert rules(layer_normalised((batch, batch))) == []
+    # Round the second leads a skip connection.
+    assert rules(edited(layer_normalised((layer, layer)), "dense_2", layer={"inputs": ("norm_1", "norm_0")})) == []
+    # What the head gives out is not hidden from the loss.
+    headed = odd.normalised(odd.normalised(healthy(), "dense_0", "norm_0", layer), "head", "norm_1", layer)
+    assert rules(odd.of(headed, optimizer="Adam", learning_rate=1.0)) == []
+    # One that starts from zero has no size to compare with.
+    assert rules(edited(layer_normalised((layer, layer)), "dense_1", weight_rms=0.0)) == []
+
+
+def test_the_rate_that_would_move_a_model_that_stands_still_is_told() -> None:
+    found = first(odd.of(odd.updated(-9.0)[1], step=0, learning_rate=1e-9))
+    assert found.remedy == "model.optimizer.learning_rate = 0.001"
