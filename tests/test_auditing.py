@@ -136,3 +136,22 @@ def test_missing_targets_are_said_with_the_call_that_gives_them():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match=r"y is missing.*'mse'.*audit\(model, x, y\)"):
         audit(model, np.ones((8, 4)))
+
+
+def test_layers_that_were_frozen_before_they_were_trained_are_named():
+    keras.utils.set_random_seed(3)
+    x, y = np.random.default_rng(0).normal(size=(256, 32)), np.arange(256) % 4
+    body = [layers.Dense(64, "relu", name=f"body_{i}") for i in range(2)]
+    model = keras.Sequential([keras.Input((32,)), *body, layers.Dense(4, "softmax")])
+
+    def told(trainable):
+        for layer in body:
+            layer.trainable = trainable
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return [(f.rule, f.severity, f.layer, f.evidence.get("reason")) for f in audit(model, x, y).findings]
+
+    assert told(trainable=True) == []
+    assert told(trainable=False) == [("no-gradient", "warning", "body_0", "frozen at random")]
+    told(trainable=True)
+    model.fit(x, y, epochs=3, verbose=0)
+    assert told(trainable=False) == []

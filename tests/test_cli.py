@@ -117,7 +117,7 @@ def test_report_judges_a_log_again(tmp_path: Path, capsys: pytest.CaptureFixture
     folder = log(tmp_path / "run", dataclasses.replace(shot(glorot, 18), optimizer="Adam"))
     assert cli.main(["report", str(folder)]) == 0
     assert "warning before the first update: vanishing-signal" in " ".join(capsys.readouterr().out.split())
-    limit = ["--threshold", "signal_loss_bad=2.05", "--threshold", "adaptive_relief=0"]
+    limit = ["--threshold", "signal_loss_bad=2.05", "--threshold", "moving_relief=0"]
     assert cli.main(["report", str(folder), *limit, "--fail-on", "bad"]) == 1
     assert "bad: vanishing-signal" in capsys.readouterr().out
     assert cli.main(["report", str(folder), "--fail-on", "bad"]) == 0
@@ -157,7 +157,10 @@ def test_many_runs_are_told_one_after_the_other(tmp_path: Path, capsys: pytest.C
     [
         (["report", "nowhere"], "no folder 'nowhere'"),
         (["report", "."], "no log of an audit"),
-        (["report", ".", "--threshold", "nonsense=1"], "no limit is named 'nonsense'; there are adaptive_relief"),
+        (
+            ["report", ".", "--threshold", "nonsense=1"],
+            "no limit is named 'nonsense'; there are adaptive_growth_relief",
+        ),
         (["report", ".", "--threshold", "dead_bad=high"], "needs a number"),
         (["report", ".", "--threshold", "dead_bad=0.1"], "dead_bad must be not below dead_warning"),
     ],

@@ -178,7 +178,7 @@ def test_hidden_biases_start_at_zero_and_those_of_the_head_and_frozen_weights_st
     assert np.all(values(first.bias) == 0.0)
     assert np.all(values(frozen.kernel) == 1.0)
     np.testing.assert_allclose(values(head.bias), -4.6, rtol=1e-6)
-    assert values(head.kernel).std() > 0.1
+    assert values(head.kernel).std() > 0.05
 
 
 def twin():
@@ -243,7 +243,7 @@ def test_a_layer_with_unknown_fans_is_named_and_read_off_its_shape():
         def call(self, x):
             return ops.matmul(x, self.matrix)
 
-    model = keras.Sequential([keras.Input((100,)), Odd()])
+    model = keras.Sequential([keras.Input((100,)), Odd(), layers.Dense(1)])
     with pytest.warns(UserWarning, match="register"):
         ki.initialize(model, seed=1)
     assert_variance(model.layers[0].matrix, 2 / 300)

@@ -253,13 +253,21 @@ def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     if weighted and not trained:
         message = "no weight is trainable: the whole model is frozen"
         return [_no_gradient("bad", None, message, weighted, "frozen")]
+    fresh = [row for row in weighted if not row.info.trainable and _freshly_drawn(row)]
+    found = []
+    if fresh:
+        message = (
+            f"{several([row.path for row in fresh])} will never be trained, and the weights look freshly drawn "
+            f"({fresh[0].info.initializer}): load the weights that it was frozen for, or set trainable = True"
+        )
+        found.append(_no_gradient("warning", fresh[0].path, message, fresh, "frozen at random"))
     lost = [row for row in trained if not row.info.reached]
     if lost:
         message = (
             f"the loss does not reach {several([row.path for row in lost])}: trainable weights that nothing will move"
         )
         severity: Severity = "bad" if len(lost) == len(trained) else "warning"
-        return [_no_gradient(severity, lost[0].path, message, lost, "disconnected")]
+        return [*found, _no_gradient(severity, lost[0].path, message, lost, "disconnected")]
     matrices = [row for row in trained if len(row.info.weight_shape) >= 2 and not math.isnan(row.stats.gradient_rms)]
     # A zero-initialised head starves what is below it for one step, and gets a gradient itself: then not all are zero.
     if matrices and all(row.stats.gradient_rms == 0.0 and not row.stats.gradient_nonfinite > 0.0 for row in matrices):
@@ -268,8 +276,27 @@ def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
             f"the gradient of every kernel is exactly zero, that of {last.path} included: "
             "the loss does not change with the outputs"
         )
-        return [_no_gradient("bad", last.path, message, matrices, "flat")]
-    return []
+        return [*found, _no_gradient("bad", last.path, message, matrices, "flat")]
+    return found
+
+
+def _freshly_drawn(row: Row) -> bool:
+    """Whether a weight still has the variance of its uniform initializer, and keeps within the edges of that.
+
+    Training moves some weight over an edge long before it changes the variance; of a distribution without edges, or
+    with few weights near them, nothing is said.
+    """
+    info, stats = row.info, row.stats
+    law = _law(info.initializer or "", info.initializer_config, info.gain)
+    uniform = str(info.initializer_config.get("distribution", info.initializer)).lower().endswith("uniform")
+    fans, size = _assumed_fans(info), math.prod(info.weight_shape)
+    std = None if law is None or fans is None else _std(*law, fans)
+    if std is None or not uniform or size < 64:
+        return False
+    edge, seen = math.sqrt(3.0) * std, min(size, 2**14)
+    # Of n draws the largest lies within a few parts in n of the edge; five standard errors for the variance.
+    near = (1.0 - 10.0 / seen) * edge <= stats.weight_max <= 1.0001 * edge
+    return near and math.isclose(stats.weight_rms, std, rel_tol=5.0 / math.sqrt(2.0 * seen) + 0.005)
 
 
 def _no_gradient(severity: Severity, layer: str | None, message: str, rows: list[Row], reason: str) -> Finding:
