@@ -96,6 +96,22 @@ def test_a_branch_may_fade_and_may_not_explode() -> None:
     assert rules(edited(shot, "dense_3", activation_rms=1e6)) == ["exploding-signal"]
 
 
+def test_gates_take_half_a_decade_off_by_nature() -> None:
+    for kind, told in (("LSTM", []), ("Dense", ["vanishing-signal"])):
+        shot = healthy(6)
+        for i in range(6):
+            size = shot["input"].activation_rms * 10 ** (-0.45 * (i + 1))
+            shot = edited(shot, f"dense_{i}", layer={"kind": kind}, activation_rms=size)
+        assert rules(shot) == told
+
+
+def test_a_branch_may_pass_no_gradient_as_long_as_what_feeds_it_has_one() -> None:
+    shot = edited(healthy(4), "dense_3", layer={"inputs": ("dense_2", "dense_0")})
+    shot = edited(shot, "dense_1", backward_rms=1e-9)
+    assert rules(shot) == []
+    assert "vanishing-gradient" in rules(edited(shot, "dense_0", backward_rms=1e-9))
+
+
 def test_what_data_far_from_unit_scale_does_is_not_the_layers_drift() -> None:
     for size in (5e-4, 30.0):  # beyond the warning, and not yet bad
         shot = edited(healthy(), "input", activation_rms=size)
@@ -392,6 +408,12 @@ def test_a_large_first_loss_is_laid_on_the_targets_or_on_the_head_as_the_case_is
     assert "an rms of 50" in head.message
     # The numbers of classes have no scale, and lie around nothing.
     assert rules(offset(500.0, 100.0, loss=30.0, baseline=math.log(1000), outputs=1.0)) == []
+
+
+def test_a_head_is_as_sure_as_what_it_hands_to_its_softmax() -> None:
+    shot = odd.of(edited(healthy(), "head", activation_rms=0.4), loss=100.0)
+    assert rules(shot) == []
+    assert rules(edited(shot, "head", preactivation_rms=500.0)) == ["initial-loss"]
 
 
 def test_the_spread_of_the_class_numbers_is_no_scale() -> None:
