@@ -178,13 +178,14 @@ def duplicates(weights: Mapping[str, Any]) -> dict[str, str]:
     return {paths[i]: paths[j] for i, j in enumerate(first) if j < i}
 
 
-def sources(calls: list[Any], inputs: Mapping[int, str], paths: list[str]) -> list[tuple[str, ...]]:
+def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -> list[tuple[str, ...]]:
     """For each observed call, the rows whose output flows into it without passing another observed call.
 
     In a graph it follows the operations backwards, so that an addition written in a model's own `call` is seen. Eager
-    tensors have no past: there it takes the arguments that the layer was called with.
+    tensors have no past: there it takes the arguments that the layer was called with, and the inputs of their shape for
+    one that it cannot know, because the layer has cast its data first.
     """
-    known = dict(inputs) | {
+    known = {id(tensor): path for path, tensor in inputs} | {
         id(call.output): path for call, path in zip(calls, paths, strict=True) if call.output is not None
     }
     found = []
@@ -201,6 +202,8 @@ def sources(calls: list[Any], inputs: Mapping[int, str], paths: list[str]) -> li
                     starts.extend(x for x in tensor.op.inputs if x.dtype.name != "bool")
         else:
             names = [known[id(x)] for x in call.arguments if id(x) in known]
+            shapes = [x.shape for x in call.arguments]
+            names = names or [path for path, tensor in inputs if tensor.shape in shapes]
         found.append(tuple(dict.fromkeys(reversed(names))))
     return found
 

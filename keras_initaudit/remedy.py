@@ -339,7 +339,10 @@ def _proof(finding: Finding, before: Snapshot, after: Snapshot, found: Sequence[
     if measured is not None and not (math.isnan(old) or math.isnan(new)):
         what = measured[0].format(layer=_where(finding))
         parts.append(f"{what} goes from {num(old)} to {num(new)}")
-    parts.append(f"the loss from {num(before.loss)} to {num(after.loss)}")
+    if finding.rule != "initial-loss":
+        goes = "from" if parts else "goes from"  # the verb of the part before it holds here too
+        change = f"{goes} {num(before.loss)} to" if math.isfinite(before.loss) else "becomes"
+        parts.append(f"the loss {change} {num(after.loss)}")
     left = "the finding is gone" if not same else "the finding is weaker but still there"
     rest = list(dict.fromkeys(other.rule for other in found if other.rule != finding.rule and other.severity == "bad"))
     return ", ".join(parts) + f"; {left}" + (f"; left to mend: {', '.join(rest)}" if rest else "")

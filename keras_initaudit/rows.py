@@ -46,7 +46,7 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     names = describe.layer_paths(model)
     paths = [names[id(call.layer)] + ("" if call.number == 1 else f"#{call.number}") for call in calls]
     inputs = dict(_named_tensors(x, "input"))
-    sources = describe.sources(calls, {id(tensor): path for path, tensor in inputs.items()}, paths)
+    sources = describe.sources(calls, list(inputs.items()), paths)
     owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
     calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
 

@@ -119,10 +119,11 @@ def _traced(model: Any, x: Any) -> Graph:
             result = model(inputs, training=False)
         calls = recording.calls
         paths = [str(index) for index in range(len(calls))]
-        known = {id(tensor): "-1" for tensor in keras.tree.flatten(inputs)}
-        sources = describe.sources(calls, known, paths)
+        entries = keras.tree.flatten(inputs)
+        sources = describe.sources(calls, [("-1", tensor) for tensor in entries], paths)
         graph.layers = [call.layer for call in calls]
         graph.above = [{int(path) for path in above} for above in sources]
+        known = {id(tensor): "-1" for tensor in entries}
         known |= {id(call.output): path for call, path in zip(calls, paths, strict=True) if call.output is not None}
         for index, call in enumerate(calls):
             if call.output is not None:

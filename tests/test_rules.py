@@ -304,14 +304,7 @@ def test_a_fan_out_counts_where_the_scheme_reads_it_and_it_is_no_stride() -> Non
         ("VarianceScaling", {"scale": 1.0, "gain": 3.0}, 9.0),
         ("VarianceScaling", {"scale": 1.0, "gain": "relu"}, 2.0),
         ("LeCunNormal", {"gain": "relu"}, 2.0),
-        pytest.param(
-            "HeNormal",
-            {"gain": "relu"},
-            2.0,
-            marks=pytest.mark.xfail(
-                strict=True, reason="the gain of a He scheme that has it as a setting counts twice"
-            ),
-        ),
+        ("HeNormal", {"gain": "relu"}, 2.0),
     ],
 )
 def test_the_law_of_a_scheme_is_read_off_its_settings(name: str, config: dict[str, Any], square: float) -> None:

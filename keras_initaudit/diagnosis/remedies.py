@@ -135,6 +135,8 @@ def rescaled(mean: float, std: float, low: float, high: float) -> str:
     if low >= 0.0 and 16.0 < high <= 255.0:
         return "import keras\npreprocessing = keras.layers.Rescaling(1.0 / 255)"
     variance = std * std if std > 0.0 and math.isfinite(std) else 1.0
+    if variance < 1e-5:  # Normalization divides by no less than the root of 1e-7
+        return f"import keras\npreprocessing = keras.layers.Rescaling({1.0 / std:.6g}, offset={-mean / std:.6g})"
     return (
         f"import keras\npreprocessing = keras.layers.Normalization(axis=None, mean={mean:.6g}, variance={variance:.6g})"
     )

@@ -42,7 +42,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     if bad and not any(row.index not in heads for row in bad):
         # A head from zeros whose gradient is the same for all units: nothing but copies reaches it. Not its own fault.
         severity = "warning"
-    group = remedies.alike(network, found)
+    group = remedies.alike(network, [*bad, *odd])
     value = found[0].stats.weight_rms
     start = "from zero" if value == 0.0 else f"with the same weights (rms {num(value)})"
     end = (
@@ -93,8 +93,8 @@ def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     worst = max(rows, key=lambda row: (row.stats.activation_dead, -row.index))
     share = worst.stats.activation_dead
     severity: Severity = "bad" if share >= thresholds.dead_bad and not network.bypassed(worst) else "warning"
-    kernels = [_kernel_of(network, row) for row in rows]
-    group = remedies.alike(network, [row for row in kernels if row is not None])
+    kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
+    group = remedies.alike(network, kernels)
     where = several([worst.path, *(row.path for row in rows if row is not worst)])
     below = worst.stats.preactivation_mean < -2.0 * worst.stats.preactivation_std
     why = f", pushed below zero by {num(-worst.stats.preactivation_mean)} on average" if below else ""
@@ -129,17 +129,19 @@ def _fed(network: Network, row: Row) -> bool:
     return not above or not all(rms == 0.0 for rms in above)
 
 
-def _kernel_of(network: Network, row: Row) -> Row | None:
-    """The kernel whose output a row is: its own, or the last one before it."""
-    if row.has_kernel:
-        return row
-    return next(reversed(list(network.through(row))), None)
+def _kernels_of(network: Network, row: Row) -> list[Row]:
+    """The kernels whose output a row is: its own, or the last one before it; of attention weights, query and key."""
+    if row.info.role == "attention":
+        stem = row.path.rpartition("/")[0]
+        return [layer for layer in network.kernels if layer.path in (f"{stem}/query", f"{stem}/key")]
+    owner = network.owner(row)
+    return [owner] if owner.has_kernel else list(network.through(owner))[-1:]
 
 
 def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Outputs, gates and attention weights on the flat ends of their function: almost no gradient passes."""
     heads = {row.index for row in network.heads}
-    found: list[tuple[float, Row, Severity]] = []
+    found: list[tuple[float, Row, Severity, float]] = []
     for row in network.rows:
         share, entropy = row.stats.activation_saturated, row.stats.attention_entropy
         flat_head = row.info.role == "layer" and (
@@ -147,7 +149,8 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
         )
         if entropy <= thresholds.entropy_warning and not flat_head:
             severity: Severity = "bad" if entropy <= thresholds.entropy_bad else "warning"
-            found.append((1.0 - entropy, row, severity))
+            limit = thresholds.entropy_bad if severity == "bad" else thresholds.entropy_warning
+            found.append((1.0 - entropy, row, severity, limit))
         elif (row.info.activation or "").startswith("relu"):
             continue  # its flat end is where one half of it should be; dead-units says when all of it is
         elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):
@@ -155,27 +158,25 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             bypassed = network.bypassed(network.owner(row))
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
             severity = "bad" if share >= limit and not flat_head and _harms(network, row, thresholds) else "warning"
-            found.append((share, row, severity))
+            found.append((share, row, severity, limit if severity == "bad" else thresholds.saturated_warning))
     if not found:
         return []
-    share, worst, _ = max(found, key=lambda item: (item[2] == "bad", item[0], -item[1].index))
-    severity = "bad" if any(s == "bad" for _, _, s in found) else "warning"
-    rows = [worst, *(row for _, row, _ in found if row is not worst)]
-    kernels = [_kernel_of(network, network.owner(row)) for row in rows]
-    group = remedies.alike(network, dict.fromkeys(row for row in kernels if row is not None))
+    share, worst, _, threshold = max(found, key=lambda item: (item[2] == "bad", item[0], -item[1].index))
+    severity = "bad" if any(s == "bad" for _, _, s, _ in found) else "warning"
+    rows = [worst, *(row for _, row, _, _ in found if row is not worst)]
+    kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
+    group = remedies.alike(network, dict.fromkeys(kernels))
     where = several([row.path for row in rows])
     if worst.stats.attention_entropy <= thresholds.entropy_warning:
         message = (
             f"each query of {where} looks at almost one key: the entropy of its attention is "
             f"{percent(worst.stats.attention_entropy)} of the uniform one"
         )
-        observed, threshold = worst.stats.attention_entropy, thresholds.entropy_warning
-        expected, unit = 1.0, "entropy over log(keys)"
+        observed, expected, unit = worst.stats.attention_entropy, 1.0, "entropy over log(keys)"
     else:
         what = "gate values" if worst.info.role == "gates" else "outputs"
         message = f"{percent(share)} of the {what} of {where} sit on the flat ends, where no gradient passes"
         observed, expected, unit = share, 0.0, "fraction of pre-activations"
-        threshold = thresholds.saturated_bad if severity == "bad" else thresholds.saturated_warning
     return [
         finding(
             "saturated-units",
@@ -189,7 +190,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             layers=[row.path for row in group],
             affected=[row.path for row in rows],
             preactivation_rms=worst.stats.preactivation_rms,
-            remedy=remedies.for_kernels(network, group, bias=True),
+            remedy=remedies.for_kernels(network, group, bias=True) or remedies.whole_model(),
         )
     ]
 

@@ -224,6 +224,8 @@ def _law(name: str, config: Mapping[str, Any], gain: float | None) -> tuple[floa
     elif name not in _SCHEMES:
         return None
     own = config.get("gain")
+    if name.startswith("He") and own is not None:
+        scale = 1.0  # that 2 is the gain of ReLU, which a scheme that has the gain as a setting squares itself
     if isinstance(own, int | float):
         scale *= own * own
     elif own is not None:
