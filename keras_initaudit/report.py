@@ -319,7 +319,7 @@ def _finding_html(finding: Finding, step: int) -> str:
     ]
     if finding.remedy:
         parts.append(f"<div>{html.escape(clean(_remedy_title(finding)))}</div>")
-        parts.append(f'<pre style="margin:.3em 1em">{html.escape(finding.remedy)}</pre>')
+        parts.append(f'<pre style="margin:.3em 1em;font-family:monospace">{html.escape(finding.remedy)}</pre>')
     if finding.proof:
         parts.append(f"<div>Measured: {html.escape(_sentence(clean(finding.proof)))}</div>")
     return "".join([*parts, "</div>"])
