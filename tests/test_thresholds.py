@@ -42,10 +42,10 @@ def layer_normalised() -> odd.Snapshot:
 
 
 def behind_layer_normalisation(steps: float) -> odd.Snapshot:
-    """The steps of an adaptive optimizer, as a share of two such kernels, added."""
+    """The steps of an adaptive optimizer, as a share of two such kernels, added, and twice that."""
     shot = layer_normalised()
     shares = [1 / shot[path].weight_rms for path in ("dense_0", "dense_1")]
-    return odd.of(shot, optimizer="Adam", learning_rate=steps / sum(shares))
+    return odd.of(shot, optimizer="Adam", learning_rate=steps / (2 * sum(shares)))
 
 
 def squashed(share: float, *, residual: bool) -> odd.Snapshot:
@@ -133,7 +133,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("update_high_bad", "update-ratio", odd.updated, WARNING, BAD),
     ("update_low_warning", "update-ratio", odd.updated, WARNING, None),
     ("normalised_steps_bad", "update-ratio", behind_layer_normalisation, None, BAD),
-    ("normalised_steps_bad", "update-ratio", lambda v: odd.paced(layer_normalised(), math.log10(v / 2)), None, BAD),
+    ("normalised_steps_bad", "update-ratio", lambda v: odd.paced(layer_normalised(), math.log10(v / 4)), None, BAD),
     ("divergence", "update-ratio", lambda v: odd.later(odd.healthy(), loss_times(v)), None, BAD),
     ("fan_ratio", "fan-mismatch", lambda v: odd.misread(v, layers=3), None, WARNING),
     ("fan_ratio_together", "fan-mismatch", lambda v: odd.misread(v**0.5, layers=2), None, WARNING),

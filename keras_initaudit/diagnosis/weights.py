@@ -100,7 +100,7 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
     if not rate or len(kernels) < 2:
         return []
     steps = [rate / row.stats.weight_rms for row in kernels] if network.adaptive else network.paces(kernels)
-    together = sum(steps)
+    together = len(steps) * sum(steps)
     if not together >= thresholds.normalised_steps_bad:
         return []
     group = remedies.alike(network, kernels)
@@ -110,12 +110,11 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
             "bad",
             kernels[0].path,
             f"a layer normalisation hides how small the weights of {several([row.path for row in kernels])} are: the "
-            f"first update will change them by {num(together / len(steps))} of their size each, "
-            f"{num(together)} along the chain",
+            f"first update will change each by {num(sum(steps) / len(steps))} of its size, all {len(steps)} at once",
             observed=together,
-            expected=0.01,
+            expected=1.0,
             threshold=thresholds.normalised_steps_bad,
-            unit="sum of rms(update) / rms(weight)",
+            unit="kernels x sum of rms(update) / rms(weight)",
             layers=[row.path for row in group],
             affected=[row.path for row in kernels],
             learning_rate=rate,
