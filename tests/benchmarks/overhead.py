@@ -209,10 +209,15 @@ PARTS = (
 """What an audit is made of, and the function that does it; one that runs within another is taken off it."""
 
 
+def resident():
+    """Megabytes that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def profile(build, jit, audits):
-    """Milliseconds that each part takes at the first audit, and the median of the later ones."""
+    """Milliseconds that each part takes at the first audit and the median of the later ones; megabytes it adds."""
     spent = [dict.fromkeys([part for part, *_ in PARTS], 0.0)]
-    running = []
+    running, memory = [], {}
 
     def timing(part, function):
         def timed_function(*args, **kwargs):
@@ -222,6 +227,7 @@ def profile(build, jit, audits):
                 return function(*args, **kwargs)
             finally:
                 whole = time.perf_counter() - start
+                memory.setdefault(part, resident())
                 spent[-1][part] += whole - running.pop()
                 if running:
                     running[-1] += whole
@@ -243,10 +249,14 @@ def profile(build, jit, audits):
             spent.append(dict.fromkeys(spent[0], 0.0))
 
     data = tf.data.Dataset.from_tensors((x.astype("int32" if x.dtype.kind == "i" else "float32"), y)).repeat()
+    before = resident()
     # `Next` stands first: what is timed after it belongs to the audit behind the step.
     model.fit(data, steps_per_epoch=audits, verbose=0, callbacks=[Next(), audit])
     later = spent[2:]
-    return {part: [spent[0][part] * 1e3, statistics.median(s[part] for s in later) * 1e3] for part in spent[0]}
+    return {
+        "parts": {part: [spent[0][part] * 1e3, statistics.median(s[part] for s in later) * 1e3] for part in spent[0]},
+        "memory": [before, memory["train_step is traced"], memory["shadow step runs"]],
+    }
 
 
 def spawn(name, method, options):
@@ -282,12 +292,15 @@ def main():
     models = options.models or list(QUICK if options.quick else MODELS)
     if options.profile:
         for name in models:
-            parts = spawn(name, "profile", options)
+            found = spawn(name, "profile", options)
+            parts = found["parts"]
             lines = [(part, f"{a:.1f} ms", f"{b:.1f} ms") for part, (a, b) in parts.items()]
             lines[-1] = ("the rest", *lines[-1][1:])
             sums = [sum(times[i] for times in parts.values()) for i in (0, 1)]
             print(name)
             table(("", "first audit", "a later one"), [*lines, ("together", *(f"{s:.1f} ms" for s in sums))])
+            held, traced, run = found["memory"]
+            print(f"Memory: the trace takes {traced - held:.0f} MB, its first run {run - traced:.0f} MB more\n")
         return
     for name in models:
         found = {}
