@@ -240,16 +240,19 @@ class Network:
         above = self.ancestors[row.index]
         if not above:
             return False
-        for merge in self.layers:
-            if not self.is_ancestor(row.index, merge.index) or len(self.parents[merge.index]) < 2:
-                continue
-            if merge.info.kind == "Concatenate":
+        for merge in self._sums:
+            if not self.is_ancestor(row.index, merge.index):
                 continue
             for p in self.parents[merge.index]:
                 inside = p == row.index or self.is_ancestor(row.index, p)
                 if not inside and (above >> p & 1 or self.ancestors[p] & above & self._layer_bits):
                     return True
         return False
+
+    @cached_property
+    def _sums(self) -> tuple[Row, ...]:
+        """The layer calls that take in several others and put them into one: a chain of a thousand has none."""
+        return tuple(r for r in self.layers if len(self.parents[r.index]) > 1 and r.info.kind != "Concatenate")
 
     @cached_property
     def _layer_bits(self) -> int:

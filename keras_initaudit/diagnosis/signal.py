@@ -271,12 +271,15 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     levels = attenuations(network)
     worst: tuple[float, int] | None = None
     junctions = {row.index for row in network.junctions}
+    # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
+    upstream: dict[int, float] = {}
+    for i in network.order:
+        known = [upstream[p] for p in network.parents[i]] + ([levels[i][0]] if i in levels else [])
+        upstream[i] = max(known, default=-math.inf)
     for i, (decades, _) in levels.items():
         if i not in junctions:
             continue
-        # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
-        upstream = [d for j, (d, _) in levels.items() if network.is_ancestor(j, i)]
-        best = max([decades, *upstream])
+        best = upstream[i]
         if -best >= thresholds.gradient_loss_warning and (worst is None or decades < worst[0]):
             worst = (decades, i)
     if worst is None:

@@ -92,9 +92,9 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
         for row in network.kernels
         if row not in network.heads
         and row.stats.weight_rms > 0.0
-        and not network.bypassed(row)
         and any(network.rows[c].info.kind == "LayerNormalization" for c in network.children[row.index])
         and network.normalised_after(row)
+        and not network.bypassed(row)
     ]
     rate = network.snapshot.learning_rate
     if not rate or len(kernels) < 2:
