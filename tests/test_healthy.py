@@ -352,7 +352,7 @@ HUGE = {
     *(f"EfficientNetV2{size}" for size in ("M", "L")),
     *(f"ConvNeXt{size}" for size in ("Base", "Large", "XLarge")),
 }
-"""Larger editions of what stands beside them: minutes and gigabytes, run by `-m huge` alone."""
+"""Larger editions of what stands beside them: gigabytes, so that CI runs each in a process of its own."""
 
 
 @pytest.mark.parametrize(
