@@ -24,12 +24,10 @@ from keras import ops
 
 from . import connections, describe
 from .diagnosis import Thresholds, diagnose
+from .diagnosis.remedies import WHOLE_MODEL
 from .diagnosis.wording import num
 from .initializers.base import mix
 from .records import Finding, LayerInfo, Snapshot
-
-WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
-"""What is tried where the remedy of the finding itself does not help."""
 
 _NAMES = ("kernel_initializer", "recurrent_initializer", "bias_initializer", "preprocessing")
 _DATA = ("x", "y")

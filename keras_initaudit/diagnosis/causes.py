@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..records import Finding, Severity, Snapshot
 from . import data, signal, units, weights
@@ -309,8 +310,13 @@ def _with_consequences(network: Network, cause: Finding, consequences: list[Find
     if cause.rule == "exploding-signal" and network.adaptive:  # the size of the gradient is divided out again
         told_by = tuple(f for f in told_by if f.rule != "exploding-gradient")
     worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *told_by)) else "warning"
-    told = [{"rule": f.rule, "layer": f.layer, "message": f.message} for f in consequences]
+    told = [_told(f) for f in consequences]
     return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": told})
+
+
+def _told(consequence: Finding) -> dict[str, Any]:
+    """A consequence as the evidence of its cause tells it."""
+    return {"rule": consequence.rule, "layer": consequence.layer, "message": consequence.message}
 
 
 def _added(findings: list[Finding], new: Finding) -> list[Finding]:
@@ -329,8 +335,7 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
 
 def _worse(cause: Finding, consequence: Finding) -> Finding:
     """A warning of which training has shown what it leads to."""
-    told = {"rule": consequence.rule, "layer": consequence.layer, "message": consequence.message}
-    told["step"] = consequence.evidence["step"]
+    told = _told(consequence) | {"step": consequence.evidence["step"]}
     evidence = {**cause.evidence, "consequences": [*cause.evidence.get("consequences", ()), told]}
     return dataclasses.replace(cause, severity="bad", evidence=evidence)
 

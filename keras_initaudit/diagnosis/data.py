@@ -83,18 +83,16 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
         if network.normalised_after(row):
             continue
         # One that is too weak for what arrives brings small data some way, and the next one further.
-        weakly = any(
-            r.info.kind == "BatchNormalization" for r in network.layers if r.index in network.children[row.index]
-        )
+        weakly = network.feeds(row, "BatchNormalization")
         for p in network.parents[row.index]:
             source = network.rows[p]
             rms = source.stats.activation_rms
             if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
                 continue
             high = rms >= thresholds.input_high_warning
-            too_high = _too_high(network, thresholds)
             if not high and rms > thresholds.input_low_warning:
                 continue
+            too_high = _too_high(network, thresholds)
             bad = rms >= too_high or (rms <= thresholds.input_low_bad and not weakly)
             limits = (
                 (too_high if bad else thresholds.input_high_warning)

@@ -26,7 +26,8 @@ _NORMALISED = 1e-2
 """A normalisation gives out an rms of about 1; what is far below that it has not normalised."""
 
 
-def _log10(value: float) -> float:
+def log10(value: float) -> float:
+    """The logarithm, in which an exact zero counts as the smallest positive float32."""
     return math.log10(max(value, 1e-45))
 
 
@@ -127,7 +128,7 @@ class Network:
             size = max(row.stats.weight_rms, 0.5 / math.sqrt(max(fan_in, 1.0)))
             if row.info.trainable and row.stats.gradient_rms > 0.0 and math.isfinite(size):
                 steps.append(rate * row.stats.gradient_rms / size)
-        return _log10(statistics.median(steps)) if steps else math.nan
+        return log10(statistics.median(steps)) if steps else math.nan
 
     def stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
         """Whether what these kernels make together changes too slowly for any usual training; None where unknown."""
@@ -135,15 +136,15 @@ class Network:
         if not paces:
             return None
         if self.adaptive:
-            return _log10(paces[(len(paces) - 1) // 2]) <= thresholds.gradient_floor
+            return log10(paces[(len(paces) - 1) // 2]) <= thresholds.gradient_floor
         # From a start near zero, n kernels take off after about 1 / ((n - 2) pace) updates, the head's counted.
-        return _log10(sum(paces[: max(1, len(paces) - 1)])) <= thresholds.pace_low
+        return log10(sum(paces[: max(1, len(paces) - 1)])) <= thresholds.pace_low
 
     def partly_stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
         """Whether a quarter of these kernels hardly move at all; None where unknown."""
         paces = self.paces(kernels)
         floor = thresholds.gradient_floor if self.adaptive else thresholds.kernel_pace_low
-        return _log10(paces[(len(paces) - 1) // 4]) <= floor if paces else None
+        return log10(paces[(len(paces) - 1) // 4]) <= floor if paces else None
 
     @cached_property
     def layers(self) -> tuple[Row, ...]:
@@ -217,6 +218,11 @@ class Network:
         return tuple(row for row in self.kernels if not fed >> row.index & 1)
 
     @cached_property
+    def hidden(self) -> tuple[Row, ...]:
+        """The kernels that are no head."""
+        return tuple(row for row in self.kernels if row not in self.heads)
+
+    @cached_property
     def firsts(self) -> tuple[Row, ...]:
         """The kernels that no other kernel and no table feeds: those that meet the data."""
         trained = sum(1 << r.index for r in self.layers if r.has_kernel or r.info.kind in LOOKUPS)
@@ -274,6 +280,10 @@ class Network:
                 seen.add(child)
                 queue.append(child)
         return True
+
+    def feeds(self, row: Row, kind: str) -> bool:
+        """Whether what `row` gives out goes straight into a layer of this kind."""
+        return any(self.rows[c].info.kind == kind for c in self.children[row.index])
 
     def activation(self, row: Row) -> str:
         """The activation behind a kernel: its own, or that of the layers between it and the next kernel."""

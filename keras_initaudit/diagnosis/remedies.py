@@ -15,6 +15,9 @@ from collections.abc import Iterable, Sequence
 from ..records import LayerInfo
 from .network import Network, Row
 
+WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
+"""Starts every layer of the model again, with the fans and the gain of each: where no remedy of single layers helps."""
+
 _HE = ("relu", "relu6")
 _GLOROT = (
     "linear",
@@ -157,8 +160,3 @@ def without_non_finite(path: str) -> str | None:
     if path == "(input)":
         return "import numpy as np\nx = np.nan_to_num(x, posinf=0.0, neginf=0.0)"
     return None
-
-
-def whole_model() -> str:
-    """Starts every layer of the model again, with the fans and the gain of each."""
-    return "from keras_initaudit import initialize\ninitialize(model)"

@@ -13,21 +13,13 @@ from dataclasses import dataclass
 
 from ..records import Finding, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row
+from .network import LOOKUPS, Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, plural
-
-_FLOOR = 1e-45
-"""The smallest positive float32: an exact zero counts as this."""
-
 
 _GATED_LOSS = 0.5
 """Decades that a gated recurrent layer takes off by nature: two gates at one half and a tanh. An LSTM as Keras ships it
 passes on 0.3 of a unit signal, a GRU 0.4."""
-
-
-def _log10(value: float) -> float:
-    return math.log10(max(value, _FLOOR))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +53,23 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
         if prepared and not row.has_kernel and row.info.kind not in LOOKUPS:
             data.add(i)
         if row.normalises and rms > 0.0:
-            found[i] = _Drift(0.0, 0, i, min(0.0, _log10(rms)))
+            found[i] = _Drift(0.0, 0, i, min(0.0, log10(rms)))
         elif i in data or row.info.kind in LOOKUPS or not above:
-            found[i] = _Drift(0.0, 0, i, _log10(rms))
-        elif row.has_kernel and all(p in data and _unscaled(network.rows[p], thresholds) for p in network.parents[i]):
-            # Data far from unit scale is a cause of its own; here only what the layers after that do counts.
-            found[i] = _Drift(0.0, 1, i, _log10(rms))
-            fresh.add(i)
-        elif not row.has_kernel and fresh.issuperset(network.parents[i]):
-            found[i] = _Drift(0.0, 1, i, _log10(rms))  # an activation of its own, saturated by that data
+            found[i] = _Drift(0.0, 0, i, log10(rms))
+        elif (
+            all(p in data and _unscaled(network.rows[p], thresholds) for p in network.parents[i])
+            if row.has_kernel
+            else fresh.issuperset(network.parents[i])
+        ):
+            # Data far from unit scale is a cause of its own, with the activation that it saturates; here only what the
+            # layers after that do counts.
+            found[i] = _Drift(0.0, 1, i, log10(rms))
             fresh.add(i)
         else:
             before = max(above, key=lambda d: d.decades + d.source)
             passed = max(d.kernels for d in above) + row.has_kernel
             source = before.source - _GATED_LOSS * row.gated
-            found[i] = _Drift(_log10(rms) - source, passed, before.reference, source)
+            found[i] = _Drift(log10(rms) - source, passed, before.reference, source)
     return found
 
 
@@ -202,7 +196,7 @@ def attenuations(network: Network) -> dict[int, tuple[float, Row]]:
     for row in network.last_hidden:
         fed = [network.rows[c] for c in network.children[row.index] if network.rows[c] in network.heads]
         if any(head.stats.weight_rms > 0.0 for head in fed) and row.backward_norm > 0.0:
-            ends.append((row, _log10(row.backward_norm)))
+            ends.append((row, log10(row.backward_norm)))
     found: dict[int, tuple[float, Row]] = {}
     if not ends:
         return found
@@ -214,7 +208,7 @@ def attenuations(network: Network) -> dict[int, tuple[float, Row]]:
         ]
         if reached:
             level, end = max(reached, key=lambda pair: pair[0])
-            found[row.index] = (_log10(row.backward_norm) - level, end)
+            found[row.index] = (log10(row.backward_norm) - level, end)
     return found
 
 
@@ -285,8 +279,7 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     if worst is None:
         return []
     decades, i = worst
-    moved = [k for k in network.kernels if k not in network.heads]
-    still = network.partly_stands_still(moved, thresholds)
+    still = network.partly_stands_still(network.hidden, thresholds)
     bad = _fading(still, network, thresholds, thresholds.gradient_loss_warning, thresholds.gradient_loss_bad)
     args = (levels[i][1], decades, -1.0, thresholds.gradient_loss_warning, bad)
     return [_gradient_finding(network, "vanishing-gradient", network.rows[i], *args)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from ..records import Finding, Severity
@@ -142,6 +143,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Outputs, gates and attention weights on the flat ends of their function: almost no gradient passes."""
     heads = {row.index for row in network.heads}
     found: list[tuple[float, Row, Severity, float]] = []
+    harms = functools.cache(lambda: _stops_or_tears(network, thresholds))
     for row in network.rows:
         share, entropy = row.stats.activation_saturated, row.stats.attention_entropy
         flat_head = row.info.role == "layer" and (
@@ -157,7 +159,9 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             # An output that is sure of itself is judged by the loss, which says whether it is also wrong.
             bypassed = network.bypassed(network.owner(row))
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
-            severity = "bad" if share >= limit and not flat_head and _harms(network, row, thresholds) else "warning"
+            # What passes through time in a recurrent layer is not seen from outside: there its share alone counts.
+            inside = row.info.role != "layer" or "RNN" in row.info.kind
+            severity = "bad" if share >= limit and not flat_head and (inside or harms()) else "warning"
             found.append((share, row, severity, limit if severity == "bad" else thresholds.saturated_warning))
     if not found:
         return []
@@ -190,19 +194,14 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             layers=[row.path for row in group],
             affected=[row.path for row in rows],
             preactivation_rms=worst.stats.preactivation_rms,
-            remedy=remedies.for_kernels(network, group, bias=True) or remedies.whole_model(),
+            remedy=remedies.for_kernels(network, group, bias=True) or remedies.WHOLE_MODEL,
         )
     ]
 
 
-def _harms(network: Network, row: Row, thresholds: Thresholds) -> bool:
-    """Whether saturation does what it is feared for: it stops the gradient, or the few units that are not flat tear it.
-
-    What passes through time within a recurrent layer is not seen from outside: there its share alone counts.
-    """
-    if row.info.role != "layer" or "RNN" in row.info.kind:
-        return True
-    still = network.partly_stands_still((k for k in network.kernels if k not in network.heads), thresholds)
+def _stops_or_tears(network: Network, thresholds: Thresholds) -> bool:
+    """Whether saturation stops the gradient, or has the few units that are not flat tear it."""
+    still = network.partly_stands_still(network.hidden, thresholds)
     growth = max((decades for decades, _ in signal.attenuations(network).values()), default=0.0)
     return still is not False or growth >= thresholds.saturated_growth
 

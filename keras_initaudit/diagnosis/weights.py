@@ -89,10 +89,9 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
     """
     kernels = [
         row
-        for row in network.kernels
-        if row not in network.heads
-        and row.stats.weight_rms > 0.0
-        and any(network.rows[c].info.kind == "LayerNormalization" for c in network.children[row.index])
+        for row in network.hidden
+        if row.stats.weight_rms > 0.0
+        and network.feeds(row, "LayerNormalization")
         and network.normalised_after(row)
         and not network.bypassed(row)
     ]
