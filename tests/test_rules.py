@@ -456,12 +456,31 @@ def test_small_data_is_only_odd_where_a_normalisation_brings_it_some_of_the_way(
 
 
 def test_unscaled_data_is_bad_where_the_step_is_too_long_and_where_nothing_moves() -> None:
-    for log10, told in ((-6.0, "bad"), (-1.5, "warning"), (0.5, "bad")):
+    for log10, told in ((-6.0, "bad"), (-2.0, "warning"), (0.5, "bad")):
         assert severity(odd.paced(odd.scaled(60.0), log10), "input-scale") == [told]
 
 
+def test_unscaled_data_and_long_first_steps_are_borne_by_what_keeps_within_limits() -> None:
+    for shot, rule in ((odd.paced(odd.scaled(60.0), 0.5), "input-scale"), (odd.descended(0.5), "initial-loss")):
+        assert severity(shot, rule) == ["bad"]
+        for i in range(3):
+            shot = edited(shot, f"dense_{i}", layer={"activation": "tanh"})
+        assert severity(shot, rule) == ["warning"]
+        # One layer that can run away is enough.
+        assert severity(edited(shot, "dense_1", layer={"activation": "relu"}), rule) == ["bad"]
+
+
+def test_what_gates_take_off_by_nature_does_not_make_a_network_creep() -> None:
+    shot = odd.paced(odd.graded(-2.0 / 9), -4.0)
+    assert severity(shot, "vanishing-gradient") == ["bad"]
+    gated = shot
+    for i in range(3):  # two of them, behind the first, take off one decade of the two
+        gated = edited(gated, f"dense_{i}", layer={"kind": "LSTM"})
+    assert severity(gated, "vanishing-gradient") == []
+
+
 def test_what_unscaled_data_does_makes_it_no_worse() -> None:
-    shot = edited(odd.paced(odd.scaled(60.0), -1.5), "dense_2", activation_dead=1.0)
+    shot = edited(odd.paced(odd.scaled(60.0), -2.0), "dense_2", activation_dead=1.0)
     (found,) = findings(shot)
     assert (found.rule, found.severity) == ("input-scale", "warning")
     assert "dead-units" in [c["rule"] for c in found.evidence["consequences"]]

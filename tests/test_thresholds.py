@@ -27,6 +27,19 @@ def faded(decades: float) -> odd.Snapshot:
     return odd.graded(-decades / 9)
 
 
+def faded_alone(decades: float) -> odd.Snapshot:
+    """The same with a signal that arrives as large as it set out."""
+    shot = faded(decades)
+    return edited(shot, "dense_9", activation_rms=shot["input"].activation_rms)
+
+
+def some_fast(shot: odd.Snapshot) -> odd.Snapshot:
+    """The same with two of the kernels moving by a tenth at the first step."""
+    for path in ("dense_7", "dense_8"):
+        shot = edited(shot, path, gradient_rms=0.1 * shot[path].weight_rms / (shot.learning_rate or math.nan))
+    return shot
+
+
 def torn(decades: float) -> odd.Snapshot:
     """Saturated units in a network that moves, with a gradient that rises by so many decades on its way back."""
     shot = odd.paced(squashed(0.9, residual=False), -1.0)
@@ -87,6 +100,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("moving_relief", "vanishing-signal", lambda v: odd.paced(odd.drifted(-2.5 - v), -1.0), WARNING, BAD),
     # Of three kernels the two slowest.
     ("pace_low", "vanishing-signal", lambda v: odd.paced(odd.drifted(-2.2), v - math.log10(2)), BAD, WARNING),
+    ("creeping_loss", "vanishing-signal", lambda v: odd.paced(odd.drifted(-v), -4.0), None, BAD),
     ("gradient_floor", "vanishing-signal", lambda v: odd.with_gradients(odd.drifted(-2.2), 10**v), BAD, WARNING),
     ("signal_growth_warning", "exploding-signal", odd.drifted, None, WARNING),
     ("signal_growth_bad", "exploding-signal", odd.drifted, WARNING, BAD),
@@ -97,7 +111,10 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("adaptive_relief", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.6 + v), NAN), WARNING, BAD),
     ("moving_relief", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.6 + v), 1e-3), WARNING, BAD),
     ("moving_relief", "vanishing-gradient", lambda v: odd.paced(faded(3.6 + v), -1.0), WARNING, BAD),
-    ("kernel_pace_low", "vanishing-gradient", lambda v: odd.paced(faded(3.0), v), BAD, WARNING),
+    ("kernel_pace_low", "vanishing-gradient", lambda v: some_fast(odd.paced(faded(3.0), v)), BAD, WARNING),
+    ("creeping_loss", "vanishing-gradient", lambda v: odd.paced(faded_alone(v), -4.0), None, BAD),
+    # Of ten hidden kernels the nine slowest.
+    ("pace_low", "vanishing-gradient", lambda v: odd.paced(faded(2.0), v - math.log10(9)), BAD, None),
     ("gradient_floor", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.0), 10**v), BAD, WARNING),
     ("gradient_growth_warning", "exploding-gradient", lambda v: odd.graded(v / 9), None, WARNING),
     ("gradient_growth_bad", "exploding-gradient", lambda v: odd.graded(v / 9), WARNING, BAD),
@@ -118,7 +135,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("input_high_warning", "input-scale", odd.scaled, None, WARNING),
     ("input_high_bad", "input-scale", odd.scaled, WARNING, BAD),
     ("input_high_bad_adaptive", "input-scale", lambda v: odd.scaled(v, optimizer="Adam"), WARNING, BAD),
-    ("first_step_bad", "input-scale", lambda v: odd.paced(odd.scaled(60.0), v), WARNING, BAD),
+    ("input_step_bad", "input-scale", lambda v: odd.paced(odd.scaled(60.0), v), WARNING, BAD),
     ("input_low_warning", "input-scale", odd.scaled, WARNING, None),
     ("input_low_bad", "input-scale", odd.scaled, BAD, WARNING),
     ("input_low_bad", "input-scale", lambda v: odd.scaled(v, optimizer="Adam"), BAD, WARNING),
@@ -150,7 +167,9 @@ NOT_THE_ONE_SHOWN = {
     "gradient_floor": "the same",
     "head_step_bad": "the limit of the loss",
     "saturated_growth": "the limit of the share that is saturated",
-    "first_step_bad": "the limit of the loss or of the data, which is what was observed",
+    "creeping_loss": "half of it, which each of the two must have lost",
+    "input_step_bad": "the limit of the data, which is what was observed",
+    "first_step_bad": "the limit of the loss, which is what was observed",
     "fan_ratio_together": "the limit of the layer that is named",
     "saturated_branch_bad": "the limit where nothing leads round the layer",
     "entropy_bad": "the limit of a warning",

@@ -130,7 +130,8 @@ def _too_high(network: Network, thresholds: Thresholds) -> float:
     if network.adaptive:
         return thresholds.input_high_bad_adaptive
     step = network.first_step()
-    harms = math.isnan(step) or step >= thresholds.first_step_bad or network.stands_still(network.kernels, thresholds)
+    runs_away = not network.bounded and (math.isnan(step) or step >= thresholds.input_step_bad)
+    harms = runs_away or network.stands_still(network.kernels, thresholds)
     return thresholds.input_high_bad if harms else thresholds.input_high_bad_adaptive
 
 
@@ -193,7 +194,8 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     short = math.log10((network.snapshot.learning_rate or 1.0) / max(head.stats.weight_rms, 1e-30))
     hopeless = not network.adaptive or short <= thresholds.head_step_bad
     limit = thresholds.loss_bad if hopeless else thresholds.loss_bad_adaptive
-    severity: Severity = "bad" if step >= thresholds.first_step_bad or ratio >= limit else "warning"
+    runs_away = step >= thresholds.first_step_bad and not network.bounded
+    severity: Severity = "bad" if runs_away or ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
         remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"

@@ -22,6 +22,8 @@ CHANNELWISE = ("Depthwise", "Separable")
 """Kinds whose units see different inputs each: equal weights do not make them equal units."""
 _PLAIN_OPTIMIZERS = frozenset({"SGD"})
 _FIXED = frozenset({"Normalization"})
+_BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "softmax", "hard_tanh", "hard_sigmoid", "relu6"})
+"""Activations whose values stay within limits."""
 _NORMALISED = 1e-2
 """A normalisation gives out an rms of about 1; what is far below that it has not normalised."""
 
@@ -129,6 +131,13 @@ class Network:
             if row.info.trainable and row.stats.gradient_rms > 0.0 and math.isfinite(size):
                 steps.append(rate * row.stats.gradient_rms / size)
         return log10(statistics.median(steps)) if steps else math.nan
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether nothing hidden can run away: each kernel meets a bounded activation or a normalisation."""
+        return bool(self.hidden) and all(
+            self.activation(row) in _BOUNDED or self.normalised_after(row) for row in self.hidden
+        )
 
     def stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
         """Whether what these kernels make together changes too slowly for any usual training; None where unknown."""

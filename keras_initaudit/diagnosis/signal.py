@@ -100,6 +100,21 @@ def _main_step(network: Network, kernels: Sequence[Row], found: dict[int, _Drift
     return row if step > 0.7 * total and len(steps) > 1 else None
 
 
+def _creeps(network: Network, thresholds: Thresholds) -> bool:
+    """Whether the weights stand still because the signal on its way up and the gradient on its way back lose too much.
+
+    What the two lose multiplies in the gradient of a weight, so that neither needs to be far off by itself. A branch
+    may stand still behind a zero that lets nothing through at first (ReZero): what it is added to must move.
+    """
+    if not network.stands_still([row for row in network.hidden if not network.bypassed(row)], thresholds):
+        return False
+    found = drifts(network, thresholds)
+    forward = max((-found[row.index].decades for row in network.last_hidden if row.index in found), default=0.0)
+    by_nature = _GATED_LOSS * max(0, sum(row.gated for row in network.hidden) - 1)
+    backward = max((-decades for decades, _ in attenuations(network).values()), default=0.0) - by_nature
+    return max(forward, 0.0) + max(backward, 0.0) >= thresholds.creeping_loss
+
+
 def _signal(
     network: Network, thresholds: Thresholds, rule: str, sign: float, warning: float, bad: float
 ) -> list[Finding]:
@@ -111,6 +126,9 @@ def _signal(
         if i in found and (row in network.junctions or not network.normalised_after(row))
     ]
     head_indices = {row.index for row in network.heads}
+    creeps = sign < 0 and _creeps(network, thresholds)
+    if creeps:
+        warning = bad = min(warning, thresholds.creeping_loss / 2.0)
     # What a head does to the scale is for the first loss to say.
     candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
     over = [(d, row) for d, row in candidates if d >= warning]
@@ -138,10 +156,10 @@ def _signal(
             f"{num(total)} {'of it is left' if sign < 0 else 'times the input stands'} at {worst.path}"
         )
     group = remedies.alike(network, kernels)
-    if sign < 0:
+    if sign < 0 and not creeps:
         moved = [row for row in network.through(worst) if row not in network.heads]
         bad = _fading(network.stands_still(moved, thresholds), network, thresholds, warning, bad)
-    elif network.adaptive:
+    elif sign > 0 and network.adaptive:
         bad += thresholds.adaptive_growth_relief
         bad += thresholds.residual_growth_relief * any(network.bypassed(row) for row in kernels)
     severity: Severity = "bad" if decades >= bad else "warning"
@@ -264,6 +282,10 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
     levels = attenuations(network)
     worst: tuple[float, int] | None = None
+    warning, bad = thresholds.gradient_loss_warning, thresholds.gradient_loss_bad
+    creeps = _creeps(network, thresholds)
+    if creeps:
+        warning = bad = min(warning, thresholds.creeping_loss / 2.0)
     junctions = {row.index for row in network.junctions}
     # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
     upstream: dict[int, float] = {}
@@ -274,14 +296,15 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
         if i not in junctions:
             continue
         best = upstream[i]
-        if -best >= thresholds.gradient_loss_warning and (worst is None or decades < worst[0]):
+        if -best >= warning and (worst is None or decades < worst[0]):
             worst = (decades, i)
     if worst is None:
         return []
     decades, i = worst
-    still = network.partly_stands_still(network.hidden, thresholds)
-    bad = _fading(still, network, thresholds, thresholds.gradient_loss_warning, thresholds.gradient_loss_bad)
-    args = (levels[i][1], decades, -1.0, thresholds.gradient_loss_warning, bad)
+    if not creeps:
+        still = network.partly_stands_still(network.hidden, thresholds)
+        bad = _fading(still, network, thresholds, warning, bad)
+    args = (levels[i][1], decades, -1.0, warning, bad)
     return [_gradient_finding(network, "vanishing-gradient", network.rows[i], *args)]
 
 

@@ -98,7 +98,11 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
     rate = network.snapshot.learning_rate
     if not rate or len(kernels) < 2:
         return []
-    steps = [rate / row.stats.weight_rms for row in kernels] if network.adaptive else network.paces(kernels)
+    momentum = math.sqrt(max(1.0 - network.snapshot.momentum, 1e-3))
+    steps = [
+        rate / row.stats.weight_rms * (1.0 if network.adaptive else row.stats.gradient_rms / momentum)
+        for row in kernels
+    ]
     together = len(steps) * sum(steps)
     if not together >= thresholds.normalised_steps_bad:
         return []
