@@ -159,7 +159,7 @@ def test_many_runs_are_told_one_after_the_other(tmp_path: Path, capsys: pytest.C
         (["report", "."], "no log of an audit"),
         (
             ["report", ".", "--threshold", "nonsense=1"],
-            "no limit is named 'nonsense'; there are adaptive_growth_relief",
+            "no limit is named 'nonsense'; there are adaptive_relief",
         ),
         (["report", ".", "--threshold", "dead_bad=high"], "needs a number"),
         (["report", ".", "--threshold", "dead_bad=0.1"], "dead_bad must be not below dead_warning"),

@@ -236,9 +236,11 @@ FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
     "stddev 0.01 in a deep net": (lambda: mlp(10, kernel=normal(0.01)), "vanishing-signal", "", "bad"),
     "stddev 0.01, tanh": (lambda: mlp(10, "tanh", normal(0.01)), "vanishing-signal", "", "bad"),
     "stddev 1, tanh": (lambda: mlp(10, "tanh", normal(1.0)), "saturated-units", "h", "bad"),
-    "stddev 1, sigmoid": (lambda: mlp(6, "sigmoid", normal(4.0)), "saturated-units", "h", "bad"),
+    "stddev 4, sigmoid": (lambda: mlp(6, "sigmoid", normal(4.0)), "saturated-units", "h", "warning"),  # slow
     "stddev 0.01, convolutions": (lambda: convolutions(normal(0.01), depth=8), "vanishing-signal", "", "bad"),
-    "stddev 1, convolutions": (lambda: convolutions(normal(1.0), depth=6), "exploding-signal", "", "bad"),
+    # Adam comes back from these two, at half the pace: neither is deep and narrow.
+    "stddev 1, convolutions": (lambda: convolutions(normal(1.0), depth=6), "exploding-signal", "", "warning"),
+    "one layer far too large": (lambda: mlp(6, kernel=normal(1e4), only=2), "exploding-signal", "h2", "warning"),
     "sigmoid stack": (lambda: mlp(10, "sigmoid", "glorot_uniform"), "vanishing-gradient", "h0", "bad"),
     "Glorot on a deep ReLU net": (lambda: mlp(32, kernel="glorot_uniform"), "vanishing-signal", "", "bad"),
     "LeCun on a deep GELU net": (lambda: mlp(32, "gelu", "lecun_normal"), "vanishing-signal", "", "bad"),
@@ -249,7 +251,6 @@ FAULTS: dict[str, tuple[Callable[[], Model], str, str, str]] = {
         "",
         "bad",
     ),
-    "one layer far too large": (lambda: mlp(6, kernel=normal(1e4), only=2), "exploding-signal", "h2", "bad"),
     "one layer far too small": (lambda: mlp(6, kernel=normal(1e-7), only=2), "vanishing-signal", "h2", "bad"),
     "dead by bias": (lambda: mlp(4, bias=initializers.Constant(-20.0), only=1), "dead-units", "h1", "bad"),
     "dead by bias everywhere": (lambda: mlp(4, bias=initializers.Constant(-20.0)), "dead-units", "h", "bad"),

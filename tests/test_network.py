@@ -7,7 +7,7 @@ import math
 
 import odd_networks as odd
 import pytest
-from numpy_network import edited
+from numpy_network import edited, glorot
 
 from keras_initaudit.diagnosis import Thresholds
 from keras_initaudit.diagnosis.network import Network, Row
@@ -230,3 +230,39 @@ def test_attention_weights_stand_at_the_last_part_of_their_layer() -> None:
     net = Network(odd.added(shot, weights, Statistics(attention_entropy=0.5)))
     assert net.place(net.rows[-1]).path == "attention/output"
     assert net.place(net.rows[1]).path == "dense_0"
+
+
+def test_a_network_is_as_narrow_as_the_chain_in_which_errors_of_scale_multiply() -> None:
+    relu = Network(odd.healthy(5))
+    assert [row.path for row in relu.loose] == [f"dense_{i}" for i in range(5)]
+    assert relu.narrowness == pytest.approx(5 / 64)  # four hidden kernels behind the first, and the head
+    one_tanh = Network(edited(odd.healthy(5), "dense_2", layer={"activation": "tanh"}))
+    assert one_tanh.narrowness == pytest.approx(4 / 64)
+    assert not one_tanh.bounded
+    normalised = Network(odd.normalised(odd.healthy(5), "dense_2"))
+    assert normalised.narrowness == pytest.approx(4 / 64)
+    # Skip connections lead round all but the first, which meets the data: the head alone is left.
+    assert Network(odd.plain(5, residual=True)).narrowness == pytest.approx(1 / 64)
+
+
+def test_where_nothing_can_run_away_nothing_is_narrow() -> None:
+    net = Network(odd.plain(5, glorot, "tanh"))
+    assert (net.loose, net.bounded, net.narrowness) == ((), True, 0.0)
+    alone = Network(odd.plain(0))
+    assert (alone.loose, alone.bounded, alone.narrowness) == ((), False, 0.0)
+
+
+def test_what_a_softmax_takes_in_cannot_run_away() -> None:
+    net = Network(odd.attention(0.9))
+    assert not {"mha/query", "mha/key"} & {row.path for row in net.loose}
+
+
+def test_a_recurrent_kernel_counts_once_for_each_step() -> None:
+    shot = edited(odd.healthy(3), "dense_0", layer={"kind": "SimpleRNN"})
+    shot = edited(shot, "input", layer={"shape": (20, 64)})
+    part = LayerInfo("dense_0/recurrent_kernel", 1, "weight", "SimpleRNNCell", weight="recurrent_kernel", fan_in=64.0)
+    shot = odd.added(shot, part, Statistics())
+    assert Network(shot).narrowness == pytest.approx(3 / 64 + 20 / 64)
+    unknown = edited(shot, "input", layer={"shape": (-1, 64)})
+    assert Network(unknown).narrowness == pytest.approx(3 / 64 + 1 / 64)
+    assert Network(edited(shot, "dense_0", layer={"activation": "tanh"})).narrowness == pytest.approx(3 / 64)

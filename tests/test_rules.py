@@ -470,6 +470,21 @@ def test_unscaled_data_and_long_first_steps_are_borne_by_what_keeps_within_limit
         assert severity(edited(shot, "dense_1", layer={"activation": "relu"}), rule) == ["bad"]
 
 
+def test_a_last_layer_that_descent_can_move_brings_a_large_loss_down() -> None:
+    shot = odd.of(odd.with_kernel(-1, lambda w: 100.0 * w, activation="tanh"), loss=1e4)
+    for log10, told in ((-3.0, "warning"), (-4.0, "bad")):
+        assert severity(odd.paced(shot, log10), "initial-loss") == [told]
+    # With momentum the steps add up.
+    assert severity(odd.of(odd.paced(shot, -4.0), momentum=0.9), "initial-loss") == ["warning"]
+    assert severity(odd.of(odd.paced(shot, -3.0), learning_rate=None), "initial-loss") == ["bad"]
+
+
+def test_momentum_counts_where_layer_normalisations_hide_long_steps() -> None:
+    shot = odd.paced(layer_normalised(("LayerNormalization", "LayerNormalization")), math.log10(8.0 / 4))
+    assert "update-ratio" not in rules(shot)
+    assert "update-ratio" in rules(odd.of(shot, momentum=0.9))
+
+
 def test_what_gates_take_off_by_nature_does_not_make_a_network_creep() -> None:
     shot = odd.paced(odd.graded(-2.0 / 9), -4.0)
     assert severity(shot, "vanishing-gradient") == ["bad"]

@@ -6,7 +6,7 @@ import math
 
 from ..records import Finding, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row
+from .network import LOOKUPS, Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 
@@ -126,9 +126,10 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
 
 
 def _too_high(network: Network, thresholds: Thresholds) -> float:
-    """The rms from which data is bad: what unscaled data does to SGD is to make its first step far too long."""
+    """The rms from which data is bad: it makes the first step of SGD far too long, and Adam's way back too long."""
     if network.adaptive:
-        return thresholds.input_high_bad_adaptive
+        decades = thresholds.narrow_bad / max(network.narrowness, 1e-9)
+        return max(thresholds.input_high_bad, min(thresholds.input_high_bad_adaptive, 10.0 ** min(decades, 38.0)))
     step = network.first_step()
     runs_away = not network.bounded and (math.isnan(step) or step >= thresholds.input_step_bad)
     harms = runs_away or network.stands_still(network.kernels, thresholds)
@@ -191,11 +192,10 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     if head is None or (rms < 3.0 and not far):
         return []
     step = network.first_step()
-    short = math.log10((network.snapshot.learning_rate or 1.0) / max(head.stats.weight_rms, 1e-30))
-    hopeless = not network.adaptive or short <= thresholds.head_step_bad
-    limit = thresholds.loss_bad if hopeless else thresholds.loss_bad_adaptive
     runs_away = step >= thresholds.first_step_bad and not network.bounded
-    severity: Severity = "bad" if runs_away or ratio >= limit else "warning"
+    lost = network.adaptive and network.narrowness * math.log10(ratio) >= thresholds.narrow_bad
+    slow = ratio >= thresholds.loss_bad and _last_step(network, head) <= thresholds.head_step_bad
+    severity: Severity = "bad" if runs_away or lost or slow else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
         remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
@@ -212,7 +212,7 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             f"{why}",
             observed=ratio,
             expected=1.0,
-            threshold=limit if ratio >= limit else thresholds.loss_warning,
+            threshold=thresholds.loss_bad if slow else thresholds.loss_warning,
             unit="loss over the loss of an uninformed model",
             layers=[head.path],
             loss=loss,
@@ -222,3 +222,13 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             remedy=remedy,
         )
     ]
+
+
+def _last_step(network: Network, head: Row) -> float:
+    """Log10 of the share of the last layer's weights that one update can change; of an unknown step, the worst."""
+    rate, gradient = network.snapshot.learning_rate, 1.0
+    if not network.adaptive:
+        gradient = head.stats.gradient_rms / max(1.0 - network.snapshot.momentum, 1e-3)
+        if not rate or math.isnan(gradient):
+            return -math.inf
+    return log10((rate or 1.0) * gradient / max(head.stats.weight_rms, 1e-30))

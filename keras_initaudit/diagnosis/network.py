@@ -62,6 +62,11 @@ class Row:
         return not 0.0 < self.stats.activation_rms <= _NORMALISED
 
     @property
+    def fan_in(self) -> float:
+        """Inputs of one unit; by the shape of the weight where the layer does not tell."""
+        return max(self.info.fan_in or math.prod(self.info.weight_shape[:-1]), 1.0)
+
+    @property
     def gated(self) -> bool:
         """Whether the row is a recurrent layer with gates."""
         return any(word in self.info.kind for word in ("LSTM", "GRU", "Bidirectional"))
@@ -119,25 +124,52 @@ class Network:
         """Log10 of the first step of SGD over the usual size of the weights, the median of all kernels; else NaN.
 
         With momentum, over sqrt(1 - momentum). The usual size is their own, but not under half of 1 / sqrt(fan_in):
-        weights that are small on purpose may grow.
+        weights that are small on purpose may grow. What is held within limits does not count.
         """
         if self.adaptive or not self.snapshot.learning_rate:
             return math.nan
         rate = self.snapshot.learning_rate / math.sqrt(max(1.0 - self.snapshot.momentum, 1e-3))
         steps = []
-        for row in self.kernels:
-            fan_in = row.info.fan_in or math.prod(row.info.weight_shape[:-1])
-            size = max(row.stats.weight_rms, 0.5 / math.sqrt(max(fan_in, 1.0)))
+        for row in (*self.loose, *self.heads):
+            size = max(row.stats.weight_rms, 0.5 / math.sqrt(row.fan_in))
             if row.info.trainable and row.stats.gradient_rms > 0.0 and math.isfinite(size):
                 steps.append(rate * row.stats.gradient_rms / size)
         return log10(statistics.median(steps)) if steps else math.nan
 
     @cached_property
-    def bounded(self) -> bool:
-        """Whether nothing hidden can run away: each kernel meets a bounded activation or a normalisation."""
-        return bool(self.hidden) and all(
-            self.activation(row) in _BOUNDED or self.normalised_after(row) for row in self.hidden
+    def loose(self) -> tuple[Row, ...]:
+        """The hidden kernels that can run away: no bounded activation, softmax or normalisation holds their values."""
+        stems = [row.path.rpartition("/")[0] for row in self.rows if row.info.role == "attention"]
+        softmaxed = {f"{stem}/{part}" for stem in stems for part in ("query", "key")}
+        return tuple(
+            row
+            for row in self.hidden
+            if row.path not in softmaxed and self.activation(row) not in _BOUNDED and not self.normalised_after(row)
         )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is something hidden, and none of it can run away."""
+        return bool(self.hidden) and not self.loose
+
+    @cached_property
+    def narrowness(self) -> float:
+        """Sum of 1 / fan_in over the chain of kernels in which errors of scale multiply: depth over width.
+
+        It is the variance, in the logarithm, of what a random chain does to one input and another (Hanin & Nica 2020).
+        A recurrent kernel counts once for each step in time.
+        """
+        if not self.loose:
+            return 0.0
+        chain = [*(row for row in self.loose if row not in self.firsts and not self.bypassed(row)), *self.heads[:1]]
+        in_time = [row for row in self.rows if row.info.weight == "recurrent_kernel" and self.owner(row) in self.loose]
+        depth = sum(1.0 / row.fan_in for row in chain)
+        return depth + sum(self._steps_in_time(self.owner(row)) / row.fan_in for row in in_time)
+
+    def _steps_in_time(self, row: Row) -> int:
+        """Length of the sequences that arrive at a recurrent layer; 1 where it is not known."""
+        arriving = [self.rows[p].info.shape for p in self.parents[row.index]]
+        return max((1, *(shape[0] for shape in arriving if len(shape) > 1)))
 
     def stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
         """Whether what these kernels make together changes too slowly for any usual training; None where unknown."""

@@ -160,8 +160,10 @@ def _signal(
         moved = [row for row in network.through(worst) if row not in network.heads]
         bad = _fading(network.stands_still(moved, thresholds), network, thresholds, warning, bad)
     elif sign > 0 and network.adaptive:
-        bad += thresholds.adaptive_growth_relief
-        bad += thresholds.residual_growth_relief * any(network.bypassed(row) for row in kernels)
+        if any(network.bypassed(row) for row in kernels):
+            bad += thresholds.residual_growth_relief
+        else:
+            bad = max(bad, thresholds.narrow_bad / max(network.narrowness, 1e-9))
     severity: Severity = "bad" if decades >= bad else "warning"
     return [
         finding(

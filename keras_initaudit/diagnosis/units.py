@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 from ..records import Finding, Severity
 from . import remedies, signal
@@ -143,7 +144,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Outputs, gates and attention weights on the flat ends of their function: almost no gradient passes."""
     heads = {row.index for row in network.heads}
     found: list[tuple[float, Row, Severity, float]] = []
-    harms = functools.cache(lambda: _stops_or_tears(network, thresholds))
+    harm = functools.cache(lambda: _harm(network, thresholds))
     for row in network.rows:
         share, entropy = row.stats.activation_saturated, row.stats.attention_entropy
         flat_head = row.info.role == "layer" and (
@@ -161,7 +162,10 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
             # What passes through time in a recurrent layer is not seen from outside: there its share alone counts.
             inside = row.info.role != "layer" or "RNN" in row.info.kind
-            severity = "bad" if share >= limit and not flat_head and (inside or harms()) else "warning"
+            torn = not inside and share * harm().growth >= harm().limit
+            bad = torn or (share >= limit and (inside or harm().still))
+            severity = "bad" if bad and not flat_head else "warning"
+            limit = min(limit, share)
             found.append((share, row, severity, limit if severity == "bad" else thresholds.saturated_warning))
     if not found:
         return []
@@ -199,11 +203,22 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     ]
 
 
-def _stops_or_tears(network: Network, thresholds: Thresholds) -> bool:
-    """Whether saturation stops the gradient, or has the few units that are not flat tear it."""
-    still = network.partly_stands_still(network.hidden, thresholds)
+@dataclass(frozen=True)
+class _Harm:
+    """What saturated units do to a network: they stop its gradient, or the few that are not flat tear it."""
+
+    still: bool
+    growth: float
+    """Decades that the gradient rises on its way back."""
+    limit: float
+    """Those that are bad, times the share that is saturated."""
+
+
+def _harm(network: Network, thresholds: Thresholds) -> _Harm:
+    still = network.partly_stands_still(network.hidden, thresholds) is not False
     growth = max((decades for decades, _ in signal.attenuations(network).values()), default=0.0)
-    return still is not False or growth >= thresholds.saturated_growth
+    branching = any(network.bypassed(row) for row in network.hidden)
+    return _Harm(still, growth, thresholds.torn_branch_bad if branching else thresholds.torn_bad)
 
 
 def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:

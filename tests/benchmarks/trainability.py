@@ -41,7 +41,7 @@ from keras_initaudit.records import Finding, Snapshot, dumps, snapshot_from_json
 
 STEPS, BATCH, CLASSES = 300, 64, 10
 CHANCE = 1.0 / CLASSES
-CHOOSE = 241
+CHOOSE = 400
 """The first architectures, on which thresholds are chosen."""
 LEARNS = 0.75
 """Accuracy from which the recommended start counts as learning; below it, what tells two starts apart is chance."""
@@ -80,7 +80,7 @@ def architectures(small: bool) -> list[Architecture]:
     activations = ["relu", "tanh", "sigmoid", "gelu", "selu", "silu", "elu", "leaky_relu"]
     weights = [0.3, 0.2, 0.13, 0.12, 0.07, 0.06, 0.06, 0.06]
     found: dict[str, Architecture] = {}
-    while len(found) < (16 if small else 400):
+    while len(found) < (16 if small else 620):
         family = str(generator.choice(["dense", "conv", "recurrent", "attention"], p=[0.76, 0.06, 0.1, 0.08]))
         activation = str(generator.choice(activations, p=weights))
         optimizer = str(generator.choice(["adam", "sgd"], p=[0.6, 0.4]))
