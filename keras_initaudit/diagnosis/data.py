@@ -129,7 +129,8 @@ def _too_high(network: Network, thresholds: Thresholds) -> float:
     """The rms from which data is bad: it makes the first step of SGD far too long, and Adam's way back too long."""
     if network.adaptive:
         decades = thresholds.narrow_bad / max(network.narrowness, 1e-9)
-        return max(thresholds.input_high_bad, min(thresholds.input_high_bad_adaptive, 10.0 ** min(decades, 38.0)))
+        decades = min(decades, math.log10(thresholds.input_high_bad_adaptive))
+        return max(thresholds.input_high_bad, math.pow(10.0, decades))
     step = network.first_step()
     runs_away = not network.bounded and (math.isnan(step) or step >= thresholds.input_step_bad)
     harms = runs_away or network.stands_still(network.kernels, thresholds)

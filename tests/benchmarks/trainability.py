@@ -399,28 +399,28 @@ def judged(paths: list[Path], half: str = "all") -> list[Judged]:
     return found
 
 
-_DECADES = ("signal_loss", "signal_growth", "gradient_loss", "gradient_growth")
+_TIGHTENED: tuple[tuple[tuple[str, ...], Callable[[float, float], float]], ...] = (
+    (("signal_loss", "signal_growth", "gradient_loss", "gradient_growth"), lambda limit, t: limit * t),
+    (
+        ("creeping_loss", "narrow_bad", "torn_bad", "torn_branch_bad", "normalised_steps_bad"),
+        lambda limit, t: limit * t,
+    ),
+    (("dead", "saturated"), lambda limit, t: limit ** (1.0 / t)),
+    (("spread", "entropy", "loss", "input_high", "input_low"), lambda limit, t: limit**t),
+    (("first_step_bad", "input_step_bad"), lambda limit, t: limit + math.log10(t)),
+    (("pace_low", "kernel_pace_low", "gradient_floor"), lambda limit, t: limit - math.log10(t)),
+)
+"""How each limit moves; a name stands for itself, or for its warning and bad."""
 
 
 def tightened(thresholds: Thresholds, t: float) -> Thresholds:
     """Limits that are `t` times as hard to break; 1 leaves them as they are."""
+    fields = {f.name for f in dataclasses.fields(thresholds)}
     changes: dict[str, float] = {}
-    for stem in _DECADES:
-        for level in ("warning", "bad"):
-            changes[f"{stem}_{level}"] = getattr(thresholds, f"{stem}_{level}") * t
-    for name in ("dead_bad", "saturated_bad", "dead_warning", "saturated_warning"):
-        changes[name] = getattr(thresholds, name) ** (1.0 / t)
-    for name in ("spread_bad", "spread_warning", "entropy_bad", "entropy_warning"):
-        changes[name] = getattr(thresholds, name) ** t
-    for name in (
-        "loss_bad",
-        "loss_warning",
-        "input_high_bad",
-        "input_high_warning",
-        "input_low_bad",
-        "input_low_warning",
-    ):
-        changes[name] = getattr(thresholds, name) ** t
+    for names, move in _TIGHTENED:
+        for name in names:
+            for field in fields & {name, f"{name}_warning", f"{name}_bad"}:
+                changes[field] = move(getattr(thresholds, field), t)
     return dataclasses.replace(thresholds, **changes)
 
 
@@ -443,22 +443,34 @@ def area(scores: list[float], truth: list[bool]) -> float:
     return float(np.mean((bad[:, None] > good[None]) + 0.5 * (bad[:, None] == good[None])))
 
 
-def summary(networks: list[Judged], thresholds: Thresholds) -> dict[str, float]:
+@dataclass(frozen=True)
+class Marked:
+    """A network with what the verdict says of it."""
+
+    network: Judged
+    called_bad: bool
+    score: float
+
+
+def marked(networks: list[Judged], thresholds: Thresholds) -> list[Marked]:
+    return [Marked(n, verdict(n.snapshot, thresholds), score(n.snapshot, thresholds)) for n in networks]
+
+
+def summary(marks: list[Marked]) -> dict[str, float]:
     """Counts, and the share that is called bad of each kind: of the bad ones recall, of the good ones false alarms."""
-    found: dict[str, float] = {"networks": len(networks)}
+    found: dict[str, float] = {"networks": len(marks)}
     for truth in ("bad", "slow", "good"):
-        kind = [n for n in networks if n.truth == truth]
+        kind = [m for m in marks if m.network.truth == truth]
         found[truth] = len(kind)
-        called = sum(verdict(n.snapshot, thresholds) for n in kind)
-        found[f"{truth} called bad"] = called / len(kind) if kind else math.nan
-    clear = [n for n in networks if n.truth != "slow"]
-    found["AUC"] = area([score(n.snapshot, thresholds) for n in clear], [n.truth == "bad" for n in clear])
+        found[f"{truth} called bad"] = sum(m.called_bad for m in kind) / len(kind) if kind else math.nan
+    clear = [m for m in marks if m.network.truth != "slow"]
+    found["AUC"] = area([m.score for m in clear], [m.network.truth == "bad" for m in clear])
     return found
 
 
-def report(networks: list[Judged], thresholds: Thresholds, details: bool) -> None:
+def report(marks: list[Marked], thresholds: Thresholds, details: bool) -> None:
     """Prints the tables."""
-    rows: list[tuple[str, list[Judged]]] = [("all", networks)]
+    rows: list[tuple[str, list[Marked]]] = [("all", marks)]
     for name, key in (
         ("family", lambda n: n.architecture.family),
         ("optimizer", lambda n: n.architecture.optimizer),
@@ -467,26 +479,26 @@ def report(networks: list[Judged], thresholds: Thresholds, details: bool) -> Non
         ("activation", lambda n: n.architecture.activation),
         ("start", lambda n: n.start.name),
     ):
-        groups: dict[str, list[Judged]] = defaultdict(list)
-        for n in networks:
-            groups[key(n)].append(n)
+        groups: dict[str, list[Marked]] = defaultdict(list)
+        for m in marks:
+            groups[key(m.network)].append(m)
         rows += [(f"{name} {value}", group) for value, group in sorted(groups.items())]
     print(f"{'':26s}  bad  good  slow   recall  false alarms  slow called bad    AUC")
     for name, group in rows:
-        s = summary(group, thresholds)
+        s = summary(group)
         counts = f"{s['bad']:5.0f} {s['good']:5.0f} {s['slow']:5.0f}"
         figures = (
             f"{s['bad called bad']:8.3f} {s['good called bad']:13.3f} {s['slow called bad']:16.3f} {s['AUC']:6.3f}"
         )
         print(f"{name:25s} {counts} {figures}")
-    middle = [(n.way < 0.5, verdict(n.snapshot, thresholds)) for n in networks]
+    middle = [(m.network.way < 0.5, m.called_bad) for m in marks]
     recall = sum(b and said for b, said in middle) / max(1, sum(b for b, _ in middle))
     alarms = sum(said and not b for b, said in middle) / max(1, sum(not b for b, _ in middle))
     print(f"with the slow ones parted in the middle: recall {recall:.3f}, false alarms {alarms:.3f}")
     if details:
-        for n in networks:
+        for m in marks:
+            n, said = m.network, m.called_bad
             findings = diagnose([n.snapshot], thresholds)
-            said = any(f.severity == "bad" for f in findings)
             if n.truth in (("good", "slow") if said else ("bad",)):
                 what = "MISS " if not said else "ALARM" if n.truth == "good" else "slow "
                 told = "; ".join(f"{f.severity} {f.rule}: {f.message} {_consequences(f)}" for f in findings)
@@ -502,7 +514,7 @@ def _short(n: Judged) -> str:
     return f"{a.family} {a.depth}x{a.width} {a.activation} {a.norm} res={a.residual:d} {a.optimizer} {n.start.name}"
 
 
-def depth_map(networks: list[Judged], thresholds: Thresholds) -> None:
+def depth_map(marks: list[Marked], thresholds: Thresholds) -> None:
     """Depth against scale, for plain dense ReLU and tanh networks: measured, judged, and mean-field theory's boundary.
 
     Theory: a ReLU network that is c times too wide in standard deviation multiplies signal and gradient by c a layer,
@@ -514,13 +526,14 @@ def depth_map(networks: list[Judged], thresholds: Thresholds) -> None:
             f"\n{activation}: rows depth, columns factor on the recommended scale; L good, s slow, . bad; ! called bad"
         )
         cells: dict[tuple[int, float], Counter[str]] = defaultdict(Counter)
-        for n in networks:
+        for m in marks:
+            n = m.network
             a = n.architecture
             if a.family != "dense" or a.activation != activation or a.norm != "none" or a.residual:
                 continue
             if n.start.law != "recommended" or n.start.bias or n.start.bias_std:
                 continue
-            mark = {"bad": ".", "slow": "s", "good": "L"}[n.truth] + ("!" if verdict(n.snapshot, thresholds) else " ")
+            mark = {"bad": ".", "slow": "s", "good": "L"}[n.truth] + ("!" if m.called_bad else " ")
             cells[a.depth, n.start.scale][mark] += 1
         scales = sorted({c for _, c in cells})
         print("depth " + "".join(f"{c:>10g}" for c in scales))
@@ -551,11 +564,11 @@ def main(arguments: list[str]) -> int:
         i, n = given.part.split("/")
         run(given.out, given.minutes, (int(i), int(n)), given.small)
     else:
-        networks = judged(given.files, given.half)
-        report(networks, Thresholds(), given.details)
+        marks = marked(judged(given.files, given.half), Thresholds())
+        report(marks, Thresholds(), given.details)
         if given.map:
-            depth_map(networks, Thresholds())
-        reached = summary(networks, Thresholds())
+            depth_map(marks, Thresholds())
+        reached = summary(marks)
         if not (reached["bad called bad"] >= given.least_recall and reached["good called bad"] <= given.most_alarms):
             print(f"not reached: recall {given.least_recall}, false alarms {given.most_alarms}")
             return 1
