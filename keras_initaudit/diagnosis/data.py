@@ -129,7 +129,7 @@ def _too_high(network: Network, thresholds: Thresholds) -> float:
     """The rms from which data is bad: it makes the first step of SGD far too long, and Adam's way back too long."""
     if network.adaptive:
         decades = thresholds.narrow_bad / max(network.narrowness, 1e-9)
-        decades = min(decades, math.log10(thresholds.input_high_bad_adaptive))
+        decades = min(decades, log10(thresholds.input_high_bad_adaptive))
         return max(thresholds.input_high_bad, math.pow(10.0, decades))
     step = network.first_step()
     runs_away = not network.bounded and (math.isnan(step) or step >= thresholds.input_step_bad)
