@@ -128,9 +128,8 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
 def _too_high(network: Network, thresholds: Thresholds) -> float:
     """The rms from which data is bad: it makes the first step of SGD far too long, and Adam's way back too long."""
     if network.adaptive:
-        decades = thresholds.narrow_bad / max(network.narrowness, 1e-9)
-        decades = min(decades, log10(thresholds.input_high_bad_adaptive))
-        return max(thresholds.input_high_bad, math.pow(10.0, decades))
+        far = math.pow(10.0, network.no_way_back(thresholds))
+        return max(thresholds.input_high_bad, min(thresholds.input_high_bad_adaptive, far))
     step = network.first_step()
     runs_away = not network.bounded and (math.isnan(step) or step >= thresholds.input_step_bad)
     harms = runs_away or network.stands_still(network.kernels, thresholds)
@@ -192,11 +191,8 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     far = regression and offset > 3.0 * deviation and offset > rms
     if head is None or (rms < 3.0 and not far):
         return []
-    step = network.first_step()
-    runs_away = step >= thresholds.first_step_bad and not network.bounded
-    lost = network.adaptive and network.narrowness * math.log10(ratio) >= thresholds.narrow_bad
-    slow = ratio >= thresholds.loss_bad and _last_step(network, head) <= thresholds.head_step_bad
-    severity: Severity = "bad" if runs_away or lost or slow else "warning"
+    limit = _too_large(network, head, thresholds)
+    severity: Severity = "bad" if ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
         remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
@@ -213,16 +209,28 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
             f"{why}",
             observed=ratio,
             expected=1.0,
-            threshold=thresholds.loss_bad if slow else thresholds.loss_warning,
+            threshold=limit if severity == "bad" else thresholds.loss_warning,
             unit="loss over the loss of an uninformed model",
             layers=[head.path],
             loss=loss,
             baseline_loss=baseline,
             output_rms=rms,
-            first_step_log10=step,
+            first_step_log10=network.first_step(),
             remedy=remedy,
         )
     ]
+
+
+def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
+    """The first loss, over that of a model that knows nothing, from which it is bad."""
+    limits = [math.inf]
+    if network.first_step() >= thresholds.first_step_bad and not network.bounded:
+        limits.append(thresholds.loss_warning)
+    if network.adaptive:
+        limits.append(math.pow(10.0, network.no_way_back(thresholds)))
+    if _last_step(network, head) <= thresholds.head_step_bad:
+        limits.append(thresholds.loss_bad)
+    return min(limits)
 
 
 def _last_step(network: Network, head: Row) -> float:

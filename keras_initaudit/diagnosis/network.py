@@ -161,10 +161,14 @@ class Network:
         """
         if not self.loose:
             return 0.0
-        chain = [*(row for row in self.loose if row not in self.firsts and not self.bypassed(row)), *self.heads[:1]]
+        chain = [*(row for row in self.trunk if row in self.loose and row not in self.firsts), *self.heads[:1]]
         in_time = [row for row in self.rows if row.info.weight == "recurrent_kernel" and self.owner(row) in self.loose]
         depth = sum(1.0 / row.fan_in for row in chain)
         return depth + sum(self._steps_in_time(self.owner(row)) / row.fan_in for row in in_time)
+
+    def no_way_back(self, thresholds: Thresholds) -> float:
+        """The decades of too large a scale from which an adaptive optimizer does not find its way back; 300 for any."""
+        return min(thresholds.narrow_bad / max(self.narrowness, 1e-9), 300.0)
 
     def _steps_in_time(self, row: Row) -> int:
         """Length of the sequences that arrive at a recurrent layer; 1 where it is not known."""
@@ -262,6 +266,11 @@ class Network:
     def hidden(self) -> tuple[Row, ...]:
         """The kernels that are no head."""
         return tuple(row for row in self.kernels if row not in self.heads)
+
+    @cached_property
+    def trunk(self) -> tuple[Row, ...]:
+        """The hidden kernels that no skip connection leads round."""
+        return tuple(row for row in self.hidden if not self.bypassed(row))
 
     @cached_property
     def firsts(self) -> tuple[Row, ...]:

@@ -106,7 +106,7 @@ def _creeps(network: Network, thresholds: Thresholds) -> bool:
     What the two lose multiplies in the gradient of a weight, so that neither needs to be far off by itself. A branch
     may stand still behind a zero that lets nothing through at first (ReZero): what it is added to must move.
     """
-    if not network.stands_still([row for row in network.hidden if not network.bypassed(row)], thresholds):
+    if not network.stands_still(network.trunk, thresholds):
         return False
     found = drifts(network, thresholds)
     forward = max((-found[row.index].decades for row in network.last_hidden if row.index in found), default=0.0)
@@ -163,7 +163,7 @@ def _signal(
         if any(network.bypassed(row) for row in kernels):
             bad += thresholds.residual_growth_relief
         else:
-            bad = max(bad, thresholds.narrow_bad / max(network.narrowness, 1e-9))
+            bad = max(bad, network.no_way_back(thresholds))
     severity: Severity = "bad" if decades >= bad else "warning"
     return [
         finding(

@@ -117,15 +117,15 @@ class Thresholds:
     head_step_bad: float = -3.5
     """log10 of the share of the weights of the last layer that an update can change: learning rate / rms(weight), with
     SGD times rms(gradient) / (1 - momentum)."""
-    input_step_bad: float = -1.5
-    """The same of a network that is fed unscaled data: all 34 above it, down to one at -1.43, did not learn, while of
-    77 that are kept within limits 61 did."""
     first_step_bad: float = -0.86
     """log10 of learning rate / sqrt(1 - momentum) x rms(gradient) / size of the weights, the median of the kernels,
     from which SGD diverges where the first loss is large, and nothing keeps what is hidden within limits: no tanh, no
     normalisation. Study, momentum 0.9: of 96 such networks above it 92 did not learn, of 19 below it 17 did, and of 105
     that are kept within limits 95, whatever the length of their steps.
     Five networks at eight learning rates, without momentum: all learnt at -1, one at -0.8, none at -0.4."""
+    input_step_bad: float = -1.5
+    """The same where unscaled data comes in. Study: all 34 above it, down to one at -1.43, did not learn, while of
+    77 that are kept within limits 61 did."""
     update_high_warning: float = -0.5
     """log10 of rms(update) / rms(weight) at the first steps; about -3 is usual (Karpathy 2015), Adam's first steps
     reach -1.3 on wide layers."""

@@ -161,11 +161,9 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             bypassed = network.bypassed(network.owner(row))
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
             # What passes through time in a recurrent layer is not seen from outside: there its share alone counts.
-            inside = row.info.role != "layer" or "RNN" in row.info.kind
-            torn = not inside and share * harm().growth >= harm().limit
-            bad = torn or (share >= limit and (inside or harm().still))
-            severity = "bad" if bad and not flat_head else "warning"
-            limit = min(limit, share)
+            if row.info.role == "layer" and "RNN" not in row.info.kind:
+                limit = min(harm().torn_from, limit if harm().still else math.inf)
+            severity = "bad" if share >= limit and not flat_head else "warning"
             found.append((share, row, severity, limit if severity == "bad" else thresholds.saturated_warning))
     if not found:
         return []
@@ -208,17 +206,16 @@ class _Harm:
     """What saturated units do to a network: they stop its gradient, or the few that are not flat tear it."""
 
     still: bool
-    growth: float
-    """Decades that the gradient rises on its way back."""
-    limit: float
-    """Those that are bad, times the share that is saturated."""
+    torn_from: float
+    """The share from which the gradient, as it rises on its way back, is torn."""
 
 
 def _harm(network: Network, thresholds: Thresholds) -> _Harm:
     still = network.partly_stands_still(network.hidden, thresholds) is not False
     growth = max((decades for decades, _ in signal.attenuations(network).values()), default=0.0)
-    branching = any(network.bypassed(row) for row in network.hidden)
-    return _Harm(still, growth, thresholds.torn_branch_bad if branching else thresholds.torn_bad)
+    branching = len(network.trunk) < len(network.hidden)
+    torn = thresholds.torn_branch_bad if branching else thresholds.torn_bad
+    return _Harm(still, torn / max(growth, 1e-9))
 
 
 def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:
