@@ -165,7 +165,7 @@ RULES: tuple[Rule, ...] = (
             "gradient_floor",
         ),
         signal.vanishing_gradient,
-        ("collapsed-samples", "update-ratio", "saturated-units"),
+        ("collapsed-samples", "update-ratio"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
     ),
     Rule(
@@ -173,7 +173,7 @@ RULES: tuple[Rule, ...] = (
         ("backward_rms",),
         ("gradient_growth_warning", "gradient_growth_bad"),
         signal.exploding_gradient,
-        ("update-ratio", "saturated-units"),
+        ("update-ratio",),
         "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
     ),
     Rule(
@@ -189,7 +189,7 @@ RULES: tuple[Rule, ...] = (
         ("loss", "baseline_loss", "preactivation_rms"),
         ("loss_warning", "loss_bad", "head_step_bad", "narrow_bad", "first_step_bad"),
         data.initial_loss,
-        ("exploding-gradient", "update-ratio", "no-gradient", "saturated-units"),
+        ("exploding-gradient", "update-ratio", "no-gradient"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
     ),
     Rule(
