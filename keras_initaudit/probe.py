@@ -77,6 +77,7 @@ class Probe:
         self.kernels: list[tuple[int, Any]] = []
         self.marked: list[Any] | None = None
         self._baseline: float | None = None
+        self._peak_rate: float | None = None
         self._trace: Any = None
         self._written: list[Any] = []
         self._sample_kernels: Any = None
@@ -140,6 +141,7 @@ class Probe:
             histograms=histograms,
             optimizer=_kind(self._optimizer),
             learning_rate=_number(self._optimizer, "learning_rate"),
+            peak_rate=self._peak_rate,
             momentum=_number(self._optimizer, "momentum") or 0.0,
         )
 
@@ -165,6 +167,7 @@ class Probe:
         )
         self.kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
         self._baseline = describe.baseline_loss(self.model, unpack(self.batch)[1])
+        self._peak_rate = _peak_rate(self._optimizer)
 
     # The run
 
@@ -351,6 +354,16 @@ def updates_made(model: Any) -> int:
 
 def _kind(optimizer: Any) -> str:
     return "" if optimizer is None else type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+
+
+def _peak_rate(optimizer: Any) -> float | None:
+    """The largest value of a learning rate schedule, as far as some steps up to a million tell; None without one."""
+    schedule = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    with contextlib.suppress(Exception):  # one of the user's own may want what only training gives
+        return max(float(schedule(step)) for step in (0, *(n * 10**k for k in range(6) for n in (1, 2, 5, 10))))
+    return None
 
 
 def _number(optimizer: Any, name: str) -> float | None:

@@ -161,6 +161,8 @@ class Snapshot:
     optimizer: str = ""
     """Class name of the optimizer, as `Adam`."""
     learning_rate: float | None = None
+    peak_rate: float | None = None
+    """The largest learning rate that the optimizer's schedule comes to (warm-up); None without a schedule."""
     momentum: float = 0.0
     """Of SGD: a steady gradient moves the weights by 1 / (1 - momentum) times the learning rate."""
 

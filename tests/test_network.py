@@ -245,6 +245,13 @@ def test_a_network_is_as_narrow_as_the_chain_in_which_errors_of_scale_multiply()
     assert Network(odd.plain(5, residual=True)).narrowness == pytest.approx(1 / 64)
 
 
+def test_depthwise_kernels_see_one_channel_each_and_do_not_make_a_network_narrow() -> None:
+    shot = odd.healthy(5)
+    for i in (1, 3):
+        shot = edited(shot, f"dense_{i}", layer={"kind": "DepthwiseConv2D", "fan_in": 9.0})
+    assert Network(shot).narrowness == pytest.approx(3 / 64)
+
+
 def test_where_nothing_can_run_away_nothing_is_narrow() -> None:
     net = Network(odd.plain(5, glorot, "tanh"))
     assert (net.loose, net.bounded, net.narrowness) == ((), True, 0.0)

@@ -487,11 +487,46 @@ def test_momentum_counts_where_layer_normalisations_hide_long_steps() -> None:
 
 def test_what_gates_take_off_by_nature_does_not_make_a_network_creep() -> None:
     shot = odd.paced(odd.graded(-2.0 / 9), -4.0)
-    assert severity(shot, "vanishing-gradient") == ["bad"]
-    gated = shot
-    for i in range(3):  # two of them, behind the first, take off one decade of the two
-        gated = edited(gated, f"dense_{i}", layer={"kind": "LSTM"})
-    assert severity(gated, "vanishing-gradient") == []
+    one = edited(shot, "dense_0", layer={"kind": "LSTM"})
+    assert severity(one, "vanishing-gradient") == ["bad"]
+    evidence = findings(one)[0].evidence
+    assert evidence["pace_log10"] == pytest.approx(-4.0 + math.log10(9))
+    assert evidence["lost_decades"] == pytest.approx(2.0, abs=0.1)
+    # Two more, behind the first, take off one decade of the two.
+    three = edited(edited(one, "dense_1", layer={"kind": "LSTM"}), "dense_2", layer={"kind": "LSTM"})
+    assert severity(three, "vanishing-gradient") == []
+    # Without gates what is left comes back: Glorot on six ReLU layers learns with SGD, if slowly.
+    assert severity(shot, "vanishing-gradient") == []
+
+
+def test_a_mean_square_has_to_come_down_to_the_size_of_the_targets() -> None:
+    def regression(optimizer: str, ratio: float, activation: str = "relu") -> Snapshot:
+        shot = odd.with_kernel(-1, lambda w: 100.0 * w, activation=activation)
+        shot = edited(shot, "target", layer={"kind": "float32"}, activation_std=2.0, activation_rms=2.0)
+        return odd.of(shot, loss=4.0 * ratio, baseline_loss=4.0, optimizer=optimizer, learning_rate=0.1)
+
+    for optimizer, ratio, told in (
+        ("Adam", 0.9e6, "warning"),
+        ("Adam", 1.1e6, "bad"),
+        ("SGD", 0.9e3, "warning"),
+        ("SGD", 1.1e3, "bad"),
+    ):
+        shot = odd.with_gradients(regression(optimizer, ratio), 1e-3)
+        assert severity(odd.of(shot, optimizer=optimizer), "initial-loss") == [told]
+    # A tanh in front does not bound the gradient of a square.
+    assert severity(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "initial-loss") == ["bad"]
+    classes = edited(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "target", layer={"kind": "int32"})
+    assert severity(classes, "initial-loss") == ["warning"]
+
+
+def test_a_rate_that_warms_up_is_judged_by_where_it_goes() -> None:
+    still = odd.paced(odd.drifted(-2.2), -4.0)
+    assert severity(still, "vanishing-signal") == ["bad"]
+    assert severity(odd.of(still, peak_rate=1e3 * (still.learning_rate or 0.0)), "vanishing-signal") == ["warning"]
+    before, after = odd.updated(-9.0)
+    warming = {"learning_rate": 1e-9, "peak_rate": 1e-3}
+    assert severity((before, odd.of(after, **warming)), "update-ratio") == []
+    assert severity((before, odd.of(after, learning_rate=1e-9)), "update-ratio") == ["warning"]
 
 
 def test_what_unscaled_data_does_makes_it_no_worse() -> None:

@@ -221,11 +221,26 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     ]
 
 
+def _squares(network: Network) -> bool:
+    """Whether the loss is a mean square: that of an uninformed model is the variance of targets that count nothing."""
+    baseline = network.snapshot.baseline_loss or 0.0
+    targets = [
+        row for row in network.rows if row.info.role == "target" and not row.info.kind.startswith(("int", "uint"))
+    ]
+    return any(0.8 * row.stats.activation_std**2 <= baseline <= 1.25 * row.stats.activation_std**2 for row in targets)
+
+
 def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
-    """The first loss, over that of a model that knows nothing, from which it is bad."""
-    limits = [math.inf]
-    if network.first_step() >= thresholds.first_step_bad and not network.bounded:
+    """The first loss, over that of a model that knows nothing, from which it is bad.
+
+    A class only has to come out on top. A mean square brings the outputs down to the size of the targets, and nothing
+    keeps its gradient within limits.
+    """
+    limits, squares = [math.inf], _squares(network)
+    if network.first_step() >= thresholds.first_step_bad and (squares or not network.bounded):
         limits.append(thresholds.loss_warning)
+    if squares:  # for an adaptive optimizer the size of the outputs counts, which is the root of it
+        limits.append(thresholds.loss_bad**2 if network.adaptive else thresholds.loss_bad)
     if network.adaptive:
         limits.append(math.pow(10.0, network.no_way_back(thresholds)))
     if _last_step(network, head) <= thresholds.head_step_bad:

@@ -107,7 +107,7 @@ class Network:
         For SGD, learning rate / (1 - momentum) x rms(gradient) / rms(weight). Any other optimizer divides by the size
         of the gradient, as long as that is far above its epsilon: there, rms(gradient) itself.
         """
-        rate = self.snapshot.learning_rate
+        rate = self.snapshot.peak_rate or self.snapshot.learning_rate
         scale = 1.0 if self.adaptive else (rate or math.nan) / max(1.0 - self.snapshot.momentum, 1e-3)
         # Below a head of zeros there is no gradient at the first step, and one at the second.
         if all(head.stats.weight_rms == 0.0 for head in self.heads):
@@ -157,11 +157,12 @@ class Network:
         """Sum of 1 / fan_in over the chain of kernels in which errors of scale multiply: depth over width.
 
         It is the variance, in the logarithm, of what a random chain does to one input and another (Hanin & Nica 2020).
-        A recurrent kernel counts once for each step in time.
+        A recurrent kernel counts once for each step in time; a depthwise one, whose channels the next layer mixes, not.
         """
         if not self.loose:
             return 0.0
-        chain = [*(row for row in self.trunk if row in self.loose and row not in self.firsts), *self.heads[:1]]
+        mixing = [row for row in self.trunk if not row.info.kind.startswith(CHANNELWISE)]
+        chain = [*(row for row in mixing if row in self.loose and row not in self.firsts), *self.heads[:1]]
         in_time = [row for row in self.rows if row.info.weight == "recurrent_kernel" and self.owner(row) in self.loose]
         depth = sum(1.0 / row.fan_in for row in chain)
         return depth + sum(self._steps_in_time(self.owner(row)) / row.fan_in for row in in_time)

@@ -100,19 +100,26 @@ def _main_step(network: Network, kernels: Sequence[Row], found: dict[int, _Drift
     return row if step > 0.7 * total and len(steps) > 1 else None
 
 
-def _creeps(network: Network, thresholds: Thresholds) -> bool:
-    """Whether the weights stand still because the signal on its way up and the gradient on its way back lose too much.
+def _creeping(network: Network, thresholds: Thresholds) -> dict[str, float]:
+    """What a recurrent network loses on both ways where its gated layers stand still; empty where they do not.
 
-    What the two lose multiplies in the gradient of a weight, so that neither needs to be far off by itself. A branch
-    may stand still behind a zero that lets nothing through at first (ReZero): what it is added to must move.
+    What the signal loses on its way up and the gradient on its way back multiplies in the gradient of a weight, so that
+    neither needs to be far off by itself; behind gates that are half shut there is nothing left to bring it back. A
+    branch may stand still behind a zero that lets nothing through at first (ReZero): what it is added to must move.
     """
-    if not network.stands_still(network.trunk, thresholds):
-        return False
+    gated = sum(row.gated for row in network.trunk)
+    if not gated or not network.stands_still(network.trunk, thresholds):
+        return {}
     found = drifts(network, thresholds)
     forward = max((-found[row.index].decades for row in network.last_hidden if row.index in found), default=0.0)
-    by_nature = _GATED_LOSS * max(0, sum(row.gated for row in network.hidden) - 1)
-    backward = max((-decades for decades, _ in attenuations(network).values()), default=0.0) - by_nature
-    return max(forward, 0.0) + max(backward, 0.0) >= thresholds.creeping_loss
+    backward = max((-decades for decades, _ in attenuations(network).values()), default=0.0) - _GATED_LOSS * (gated - 1)
+    lost = max(forward, 0.0) + max(backward, 0.0)
+    if lost < thresholds.creeping_loss:
+        return {}
+    return {"lost_decades": lost, "pace_log10": log10(sum(network.paces(network.trunk)[:-1] or [0.0]))}
+
+
+_CREEPING = "; with what the gradient loses on its way back, updates are too small to make up for it"
 
 
 def _signal(
@@ -126,8 +133,8 @@ def _signal(
         if i in found and (row in network.junctions or not network.normalised_after(row))
     ]
     head_indices = {row.index for row in network.heads}
-    creeps = sign < 0 and _creeps(network, thresholds)
-    if creeps:
+    creeping = _creeping(network, thresholds) if sign < 0 else {}
+    if creeping:
         warning = bad = min(warning, thresholds.creeping_loss / 2.0)
     # What a head does to the scale is for the first loss to say.
     candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
@@ -156,10 +163,12 @@ def _signal(
             f"{num(total)} {'of it is left' if sign < 0 else 'times the input stands'} at {worst.path}"
         )
     group = remedies.alike(network, kernels)
-    if sign < 0 and not creeps:
+    if creeping:
+        message += _CREEPING
+    elif sign < 0:
         moved = [row for row in network.through(worst) if row not in network.heads]
         bad = _fading(network.stands_still(moved, thresholds), network, thresholds, warning, bad)
-    elif sign > 0 and network.adaptive:
+    elif network.adaptive:
         if any(network.bypassed(row) for row in kernels):
             bad += thresholds.residual_growth_relief
         else:
@@ -181,6 +190,7 @@ def _signal(
             kernels=count,
             worst=worst.path,
             remedy=remedies.for_kernels(network, group, bias=single is not None),
+            **creeping,
         )
     ]
 
@@ -233,7 +243,15 @@ def attenuations(network: Network) -> dict[int, tuple[float, Row]]:
 
 
 def _gradient_finding(
-    network: Network, rule: str, row: Row, end: Row, decades: float, sign: float, warning: float, bad: float
+    network: Network,
+    rule: str,
+    row: Row,
+    end: Row,
+    decades: float,
+    sign: float,
+    warning: float,
+    bad: float,
+    **evidence: float,
 ) -> Finding:
     between = [
         k
@@ -265,6 +283,7 @@ def _gradient_finding(
         kernels=count,
         worst=row.path,
         remedy=remedies.for_kernels(network, group),
+        **evidence,
     )
 
 
@@ -285,8 +304,8 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     levels = attenuations(network)
     worst: tuple[float, int] | None = None
     warning, bad = thresholds.gradient_loss_warning, thresholds.gradient_loss_bad
-    creeps = _creeps(network, thresholds)
-    if creeps:
+    creeping = _creeping(network, thresholds)
+    if creeping:
         warning = bad = min(warning, thresholds.creeping_loss / 2.0)
     junctions = {row.index for row in network.junctions}
     # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
@@ -303,11 +322,11 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     if worst is None:
         return []
     decades, i = worst
-    if not creeps:
+    if not creeping:
         still = network.partly_stands_still(network.hidden, thresholds)
         bad = _fading(still, network, thresholds, warning, bad)
-    args = (levels[i][1], decades, -1.0, warning, bad)
-    return [_gradient_finding(network, "vanishing-gradient", network.rows[i], *args)]
+    row, end = network.rows[i], levels[i][1]
+    return [_gradient_finding(network, "vanishing-gradient", row, end, decades, -1.0, warning, bad, **creeping)]
 
 
 def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:

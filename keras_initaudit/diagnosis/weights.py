@@ -40,8 +40,9 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
     if not rows:
         return _steps_behind_normalisation(network, thresholds)
     fastest = max(rows, key=lambda row: row.stats.update_log10)
-    slowest = max(row.stats.update_log10 for row in rows)
     rate = network.snapshot.learning_rate
+    rising = max((network.snapshot.peak_rate or 0.0) / rate, 1.0) if rate else 1.0
+    slowest = max(row.stats.update_log10 for row in rows) + math.log10(rising)  # warm-up starts from next to nothing
     if fastest.stats.update_log10 >= thresholds.update_high_warning:
         value = fastest.stats.update_log10
         severity: Severity = "bad" if value >= thresholds.update_high_bad else "warning"

@@ -121,6 +121,7 @@ def encode_audit(snapshot: Snapshot, findings: Sequence[Finding], changed: Mappi
         "batch_size": snapshot.batch_size,
         "optimizer": snapshot.optimizer,
         "learning_rate": snapshot.learning_rate,
+        "peak_rate": snapshot.peak_rate,
         "momentum": snapshot.momentum,
     }
     if changed:
@@ -138,6 +139,7 @@ class AuditRecord:
     batch_size: int = 0
     optimizer: str = ""
     learning_rate: float | None = None
+    peak_rate: float | None = None
     momentum: float = 0.0
     changed: tuple[tuple[int, LayerInfo], ...] = ()
 
@@ -153,6 +155,7 @@ def parse_audit(content: bytes) -> AuditRecord:
             batch_size=int(data.get("batch_size", 0)),
             optimizer=str(data.get("optimizer", "")),
             learning_rate=_optional(data.get("learning_rate")),
+            peak_rate=_optional(data.get("peak_rate")),
             momentum=number(data.get("momentum", 0.0)),
             changed=tuple((int(row), layer_from_json(layer)) for row, layer in data.get("layers", {}).items()),
         )
