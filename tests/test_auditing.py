@@ -155,3 +155,29 @@ def test_layers_that_were_frozen_before_they_were_trained_are_named():
     told(trainable=True)
     model.fit(x, y, epochs=3, verbose=0)
     assert told(trainable=False) == []
+
+
+class Unhelpful(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that cannot be asked ahead of time."""
+
+    def __call__(self, step):
+        if isinstance(step, int):
+            raise RuntimeError("not before the training")
+        return 0.1
+
+
+@pytest.mark.parametrize(
+    ("rate", "peak"),
+    [
+        (0.01, None),
+        (keras.optimizers.schedules.CosineDecay(1e-6, 10_000, warmup_target=0.1, warmup_steps=500), 0.1),
+        (keras.optimizers.schedules.ExponentialDecay(0.3, 100, 0.5), 0.3),
+        (Unhelpful(), None),
+    ],
+    ids=["constant", "warm-up", "decay", "unhelpful"],
+)
+def test_the_snapshot_holds_the_rate_that_a_schedule_comes_to(rate, peak):
+    model = model_of()
+    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+    found = audit(model, X, LABELS).snapshot.peak_rate
+    assert found == (None if peak is None else pytest.approx(peak, rel=0.01))
