@@ -27,15 +27,10 @@ def faded(decades: float) -> odd.Snapshot:
     return odd.graded(-decades / 9)
 
 
-def faded_alone(decades: float) -> odd.Snapshot:
-    """The same with a signal that arrives as large as it set out."""
-    shot = faded(decades)
-    return edited(shot, "dense_9", activation_rms=shot["input"].activation_rms)
-
-
-def gated(shot: odd.Snapshot) -> odd.Snapshot:
-    """The same with gates in its first layer, which take half a decade off the signal by nature."""
-    return edited(shot, "dense_0", layer={"kind": "LSTM"})
+def gated(forward: float, backward: float) -> odd.Snapshot:
+    """Gates in the first layer, and so many decades that signal and gradient lose beyond what gates take off."""
+    shot = edited(faded(backward), "dense_0", layer={"kind": "LSTM"})
+    return edited(shot, "dense_9", activation_rms=shot["input"].activation_rms * 10 ** (-0.5 - forward))
 
 
 def some_fast(shot: odd.Snapshot) -> odd.Snapshot:
@@ -114,7 +109,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("moving_relief", "vanishing-signal", lambda v: odd.paced(odd.drifted(-2.5 - v), -1.0), WARNING, BAD),
     # Of three kernels the two slowest.
     ("pace_low", "vanishing-signal", lambda v: odd.paced(odd.drifted(-2.2), v - math.log10(2)), BAD, WARNING),
-    ("creeping_loss", "vanishing-signal", lambda v: odd.paced(gated(odd.drifted(-0.5 - v)), -4.0), None, BAD),
+    ("creeping_loss", "vanishing-signal", lambda v: odd.paced(gated(1.5, v - 1.5), -4.0), None, BAD),
     ("gradient_floor", "vanishing-signal", lambda v: odd.with_gradients(odd.drifted(-2.2), 10**v), BAD, WARNING),
     ("signal_growth_warning", "exploding-signal", odd.drifted, None, WARNING),
     ("signal_growth_bad", "exploding-signal", odd.drifted, WARNING, BAD),
@@ -126,9 +121,9 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("moving_relief", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.6 + v), 1e-3), WARNING, BAD),
     ("moving_relief", "vanishing-gradient", lambda v: odd.paced(faded(3.6 + v), -1.0), WARNING, BAD),
     ("kernel_pace_low", "vanishing-gradient", lambda v: some_fast(odd.paced(faded(3.0), v)), BAD, WARNING),
-    ("creeping_loss", "vanishing-gradient", lambda v: odd.paced(gated(faded_alone(v)), -4.0), None, BAD),
+    ("creeping_loss", "vanishing-gradient", lambda v: odd.paced(gated(1.0, v - 1.0), -4.0), None, BAD),
     # Of ten hidden kernels the nine slowest.
-    ("pace_low", "vanishing-gradient", lambda v: odd.paced(gated(faded(2.0)), v - math.log10(9)), BAD, None),
+    ("pace_low", "vanishing-gradient", lambda v: odd.paced(gated(1.0, 2.0), v - math.log10(9)), BAD, None),
     ("gradient_floor", "vanishing-gradient", lambda v: odd.with_gradients(faded(3.0), 10**v), BAD, WARNING),
     ("gradient_growth_warning", "exploding-gradient", lambda v: odd.graded(v / 9), None, WARNING),
     ("gradient_growth_bad", "exploding-gradient", lambda v: odd.graded(v / 9), WARNING, BAD),
