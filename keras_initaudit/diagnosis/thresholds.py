@@ -49,7 +49,7 @@ class Thresholds:
     """The same where they are known, and the weights move all the same."""
     creeping_loss: float = 2.5
     """Decades that signal and gradient may lose together, gates' share taken off, where a recurrent network stands
-    still (`pace_low`, `gradient_floor`). As Keras ships them three LSTM layers lose 0.6, two behind two ReLU layers 1.6,
+    still (`pace_low`, `gradient_floor`). As Keras ships them three LSTM layers lose 0.6, two behind two ReLU ones 1.6,
     and learn; in the study all five that lost more than 2.2 did not."""
     pace_low: float = -2.73
     """log10 of learning rate / (1 - momentum) x rms(gradient) / rms(weight), the sum over the kernels that a signal has
