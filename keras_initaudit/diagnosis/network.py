@@ -181,13 +181,20 @@ class Network:
 
     def stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
         """Whether what these kernels make together changes too slowly for any usual training; None where unknown."""
+        pace = self.pace(kernels)
+        limit = thresholds.gradient_floor if self.adaptive else thresholds.pace_low
+        return None if math.isnan(pace) else pace <= limit
+
+    def pace(self, kernels: Iterable[Row]) -> float:
+        """Log10 of how fast what these kernels make together changes (see `paces`); NaN where that is unknown.
+
+        From a start near zero, n kernels take off with SGD after about 1 / ((n - 2) pace) updates, the head's counted:
+        the sum of all but the fastest. Of any other optimizer the median gradient.
+        """
         paces = self.paces(kernels)
         if not paces:
-            return None
-        if self.adaptive:
-            return log10(paces[(len(paces) - 1) // 2]) <= thresholds.gradient_floor
-        # From a start near zero, n kernels take off after about 1 / ((n - 2) pace) updates, the head's counted.
-        return log10(sum(paces[: max(1, len(paces) - 1)])) <= thresholds.pace_low
+            return math.nan
+        return log10(paces[(len(paces) - 1) // 2] if self.adaptive else sum(paces[: max(1, len(paces) - 1)]))
 
     def partly_stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
         """Whether a quarter of these kernels hardly move at all; None where unknown."""

@@ -116,7 +116,7 @@ def _creeping(network: Network, thresholds: Thresholds) -> dict[str, float]:
     lost = max(forward, 0.0) + max(backward, 0.0)
     if lost < thresholds.creeping_loss:
         return {}
-    return {"lost_decades": lost, "pace_log10": log10(sum(network.paces(network.trunk)[:-1] or [0.0]))}
+    return {"lost_decades": lost, "pace_log10": network.pace(network.trunk)}
 
 
 _CREEPING = "; with what the gradient loses on its way back, updates are too small to make up for it"
