@@ -1,6 +1,6 @@
 """The ground truth: does the verdict at initialization predict which networks learn?
 
-Some hundreds to thousands of small networks are started in many ways, audited, and trained for a few hundred steps on
+Thousands of small networks are started in many ways, audited, and trained for a few hundred steps on
 scikit-learn's digits. How much of the way from chance to what the same network reaches from the recommended scheme has
 a start gone by then? Under a quarter: it is bad. Over three quarters: it is good. What lies between is slow, and stands
 in a row of its own. Networks that do not learn from the recommended start either are left out.
@@ -11,7 +11,7 @@ in a row of its own. Networks that do not learn from the recommended start eithe
 `run` goes on where an earlier one stopped, and several parts can run at the same time, each with its own file. `report`
 prints recall, false alarms and area under the curve, overall and by family, and the boundary of depth against scale.
 The architectures stand in random order. Thresholds are chosen on the first of them, and what the package claims is what
-it reaches on the rest, which no threshold has seen.
+it reaches on the rest, on which none was chosen.
 """
 
 from __future__ import annotations
