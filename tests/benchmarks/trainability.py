@@ -80,7 +80,7 @@ def architectures(small: bool) -> list[Architecture]:
     activations = ["relu", "tanh", "sigmoid", "gelu", "selu", "silu", "elu", "leaky_relu"]
     weights = [0.3, 0.2, 0.13, 0.12, 0.07, 0.06, 0.06, 0.06]
     found: dict[str, Architecture] = {}
-    while len(found) < (16 if small else 620):
+    while len(found) < (16 if small else 720):
         family = str(generator.choice(["dense", "conv", "recurrent", "attention"], p=[0.76, 0.06, 0.1, 0.08]))
         activation = str(generator.choice(activations, p=weights))
         optimizer = str(generator.choice(["adam", "sgd"], p=[0.6, 0.4]))
