@@ -352,13 +352,18 @@ def updates_made(model: Any) -> int:
     return 0 if optimizer is None else int(optimizer.iterations.numpy())
 
 
+def _inner(optimizer: Any) -> Any:
+    """The optimizer; of one that scales the loss, the one within."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def _kind(optimizer: Any) -> str:
-    return "" if optimizer is None else type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
+    return "" if optimizer is None else type(_inner(optimizer)).__name__
 
 
 def _peak_rate(optimizer: Any) -> float | None:
     """The largest value of a learning rate schedule, as far as some steps up to a million tell; None without one."""
-    schedule = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    schedule = getattr(_inner(optimizer), "_learning_rate", None)
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return None
     with contextlib.suppress(Exception):  # one of the user's own may want what only training gives
@@ -367,8 +372,8 @@ def _peak_rate(optimizer: Any) -> float | None:
 
 
 def _number(optimizer: Any, name: str) -> float | None:
-    """A setting of the optimizer; of one that scales the loss, that of the optimizer within."""
+    """A setting of the optimizer."""
     try:
-        return float(getattr(getattr(optimizer, "inner_optimizer", optimizer), name))
+        return float(getattr(_inner(optimizer), name))
     except (TypeError, ValueError, AttributeError):
         return None

@@ -252,7 +252,7 @@ def _last_step(network: Network, head: Row) -> float:
     """Log10 of the share of the last layer's weights that one update can change; of an unknown step, the worst."""
     rate, gradient = network.snapshot.learning_rate, 1.0
     if not network.adaptive:
-        gradient = head.stats.gradient_rms / max(1.0 - network.snapshot.momentum, 1e-3)
+        gradient = head.stats.gradient_rms * network.persistence
         if not rate or math.isnan(gradient):
             return -math.inf
     return log10((rate or 1.0) * gradient / max(head.stats.weight_rms, 1e-30))

@@ -104,6 +104,11 @@ class Network:
         """Whether the optimizer divides each gradient by its size; of an unknown one, the milder is assumed."""
         return self.snapshot.optimizer not in _PLAIN_OPTIMIZERS
 
+    @property
+    def persistence(self) -> float:
+        """How many learning rates a steady gradient moves the weights by: 1 / (1 - momentum), at most a thousand."""
+        return 1.0 / max(1.0 - self.snapshot.momentum, 1e-3)
+
     def paces(self, kernels: Iterable[Row]) -> list[float]:
         """How fast training moves each of these kernels at first, ascending; empty where that is unknown.
 
@@ -111,7 +116,7 @@ class Network:
         of the gradient, as long as that is far above its epsilon: there, rms(gradient) itself.
         """
         rate = self.snapshot.peak_rate or self.snapshot.learning_rate
-        scale = 1.0 if self.adaptive else (rate or math.nan) / max(1.0 - self.snapshot.momentum, 1e-3)
+        scale = 1.0 if self.adaptive else (rate or math.nan) * self.persistence
         # Below a head of zeros there is no gradient at the first step, and one at the second.
         if all(head.stats.weight_rms == 0.0 for head in self.heads):
             return []
@@ -131,7 +136,7 @@ class Network:
         """
         if self.adaptive or not self.snapshot.learning_rate:
             return math.nan
-        rate = self.snapshot.learning_rate / math.sqrt(max(1.0 - self.snapshot.momentum, 1e-3))
+        rate = self.snapshot.learning_rate * math.sqrt(self.persistence)
         steps = []
         for row in (*self.loose, *self.heads):
             size = max(row.stats.weight_rms, 0.5 / math.sqrt(row.fan_in))

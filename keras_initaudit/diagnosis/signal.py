@@ -107,6 +107,8 @@ def _creeping(network: Network, thresholds: Thresholds) -> dict[str, float]:
     neither needs to be far off by itself; behind gates that are half shut there is nothing left to bring it back. A
     branch may stand still behind a zero that lets nothing through at first (ReZero): what it is added to must move.
     """
+    if not any(row.gated for row in network.hidden):  # before the dearer question of what leads round what
+        return {}
     gated = sum(row.gated for row in network.trunk)
     if not gated or not network.stands_still(network.trunk, thresholds):
         return {}

@@ -135,8 +135,8 @@ class Thresholds:
     """Below this no step of a usual training is long enough to matter: 1e5 updates change the weights by 1 %."""
     normalised_steps_bad: float = 9.0
     """Length of a chain of layer-normalised kernels, times the sum over it of the first step over the size of the
-    weights: every layer moves, and every layer answers to the moves of all others. Study: of 16
-    networks above it none learnt well."""
+    weights: every layer moves, and every layer answers to the moves of all others. Study: of
+    16 networks above it none learnt well."""
     fan_ratio: float = 1.3
     """Ratio of the standard deviation to the one that the scheme means with the true fans: where a layer counts."""
     fan_ratio_together: float = 1.8

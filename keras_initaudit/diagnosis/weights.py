@@ -35,7 +35,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
         and len(row.info.weight_shape) >= 2
         and row.info.kind not in LOOKUPS
         and math.isfinite(row.stats.update_log10)
-        and row.stats.weight_rms > 0.3 * _least_rms(row.info)
+        and row.stats.weight_rms > 0.3 * _least_rms(row)
     ]
     if not rows:
         return _steps_behind_normalisation(network, thresholds)
@@ -99,10 +99,9 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
     rate = network.snapshot.learning_rate
     if not rate or len(kernels) < 2:
         return []
-    momentum = math.sqrt(max(1.0 - network.snapshot.momentum, 1e-3))
+    kept = math.sqrt(network.persistence)
     steps = [
-        rate / row.stats.weight_rms * (1.0 if network.adaptive else row.stats.gradient_rms / momentum)
-        for row in kernels
+        rate / row.stats.weight_rms * (1.0 if network.adaptive else row.stats.gradient_rms * kept) for row in kernels
     ]
     together = len(steps) * sum(steps)
     if not together >= thresholds.normalised_steps_bad:
@@ -127,10 +126,9 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
     ]
 
 
-def _least_rms(info: LayerInfo) -> float:
+def _least_rms(row: Row) -> float:
     """Rms of a small random start: a weight below it starts from zero, and moves by any multiple of its size."""
-    fan_in = info.fan_in or remedies.shape_fans(info.weight_shape)[0]
-    return 0.1 / math.sqrt(max(fan_in, 1.0))
+    return 0.1 / math.sqrt(row.fan_in)
 
 
 def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:

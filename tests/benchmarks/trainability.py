@@ -400,9 +400,11 @@ def judged(paths: list[Path], half: str = "all") -> list[Judged]:
 
 
 _TIGHTENED: tuple[tuple[tuple[str, ...], Callable[[float, float], float]], ...] = (
-    (("signal_loss", "signal_growth", "gradient_loss", "gradient_growth"), lambda limit, t: limit * t),
     (
-        ("creeping_loss", "narrow_bad", "torn_bad", "torn_branch_bad", "normalised_steps_bad"),
+        (
+            *("signal_loss", "signal_growth", "gradient_loss", "gradient_growth", "creeping_loss"),
+            *("narrow_bad", "torn_bad", "torn_branch_bad", "normalised_steps_bad"),
+        ),
         lambda limit, t: limit * t,
     ),
     (("dead", "saturated"), lambda limit, t: limit ** (1.0 / t)),
