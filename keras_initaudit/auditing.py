@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from . import remedy
-from .batch import first_batch, first_samples, unpack
+from .batch import first_batch, fixed_batch_size, unpack
 from .diagnosis import Thresholds, diagnose
-from .probe import Probe, python_state_kept, require_tensorflow, updates_made
+from .probe import Probe, require_tensorflow, updates_made
 from .records import Finding, Snapshot
 from .report import Report
 
@@ -61,7 +61,7 @@ def audit(
             "model is not compiled: an audit runs a training step, and needs its loss; "
             "call model.compile(optimizer, loss) first"
         )
-    batch = first_batch(x, y, sample_weight, size=size)
+    batch = first_batch(x, y, sample_weight, size=max(size, fixed_batch_size(model) or 0))
     if batch is None:
         raise ValueError("x holds no batch: an audit needs at least one sample")
     if unpack(batch)[1] is None and _needs_targets(model):
@@ -69,7 +69,7 @@ def audit(
             f"y is missing: the model was compiled with loss={model.loss!r}, which compares outputs with targets; "
             "give them as audit(model, x, y)"
         )
-    probe = Probe(model, first_samples(batch, size), histograms=False)
+    probe = Probe(model, batch, size=size, histograms=False)
     return judge(probe, [probe.measure(updates_made(model))], limits)
 
 
@@ -83,7 +83,7 @@ def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, k
     """The report of the last of `snapshots`, with remedies proven for what is not `known` yet."""
     findings = diagnose(snapshots, thresholds)
     proven = {identity(finding): finding for finding in known}
-    with python_state_kept():  # to make an initializer draws a seed, even where another one is given
+    with probe.randomness_kept():  # to make an initializer draws a seed, even where another one is given
         new = [finding for finding in findings if identity(finding) not in proven]
         proven |= zip(map(identity, new), remedy.prove(new, probe, thresholds), strict=True)
     return Report(snapshots[-1], tuple(_with_remedy_of(finding, proven[identity(finding)]) for finding in findings))

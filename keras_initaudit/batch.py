@@ -48,8 +48,37 @@ def first_batch(x: Any, y: Any = None, sample_weight: Any = None, *, size: int) 
         adapter.on_epoch_end()
 
 
-def first_samples(data: Any, size: int) -> Any:
-    """The first `size` samples of a batch as `fit` hands it to `train_step`; of the first replica, if spread."""
+def runs_python(iterator: Any) -> bool:
+    """Whether Python functions may run in threads of their own to make the batches of `fit`'s iterator.
+
+    Of a dataset whose functions cannot be looked at, it is assumed.
+    """
+    datasets: list[Any] = [getattr(iterator, "_dataset", None)]
+    try:
+        while datasets:
+            dataset = datasets.pop()
+            for function in dataset._functions():
+                graph = function.function.graph.as_graph_def()
+                nodes = itertools.chain(graph.node, *(inner.node_def for inner in graph.library.function))
+                if any("PyFunc" in node.op for node in nodes):
+                    return True
+            datasets.extend(dataset._inputs())
+    except Exception:  # names that TensorFlow does not document
+        return True
+    return False
+
+
+def fixed_batch_size(model: Any) -> int | None:
+    """The size of the batches that a built model works with, where it works with one size only and says so."""
+    sizes = [tensor.shape[0] for tensor in getattr(model, "inputs", None) or () if tensor.shape]
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            sizes += [state.shape[0] for state in keras.tree.flatten(layer.states or ())]
+    return next((int(size) for size in sizes if size), None)
+
+
+def first_samples(data: Any, size: int | None) -> Any:
+    """The first `size` samples (None: all) of a batch as `fit` hands it to `train_step`; of one replica, if spread."""
 
     def take(leaf: Any) -> Any:
         if isinstance(leaf, tf.distribute.DistributedValues):
@@ -57,9 +86,9 @@ def first_samples(data: Any, size: int) -> Any:
         if leaf is None or isinstance(leaf, tf.experimental.Optional):
             return None
         if isinstance(leaf, tf.SparseTensor):
-            return tf.sparse.slice(leaf, [0] * len(leaf.shape), [size, *leaf.dense_shape[1:]])
+            return leaf if size is None else tf.sparse.slice(leaf, [0] * len(leaf.shape), [size, *leaf.dense_shape[1:]])
         leaf = leaf if isinstance(leaf, tf.RaggedTensor) else tf.convert_to_tensor(leaf)
-        return leaf if leaf.shape.rank == 0 else leaf[:size]
+        return leaf if leaf.shape.rank == 0 or size is None else leaf[:size]
 
     return keras.tree.map_structure(take, data)
 

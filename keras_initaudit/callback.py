@@ -18,7 +18,7 @@ from typing import Any, Literal
 import keras
 
 from . import auditing
-from .batch import first_batch, first_samples, take_batch
+from .batch import first_batch, fixed_batch_size, runs_python, take_batch
 from .diagnosis import Thresholds
 from .hooks import replaced
 from .probe import Probe, require_tensorflow, updates_made
@@ -118,6 +118,7 @@ class InitAudit(keras.callbacks.Callback):
         self._writer: Writer | None = None
         self._step = 0
         self._failed = False
+        self._data_runs_python = False
 
     # What Keras calls
 
@@ -171,6 +172,7 @@ class InitAudit(keras.callbacks.Callback):
         def first(iterator: Any) -> Any:
             standing.__exit__(None, None, None)
             batch = None
+            self._data_runs_python = runs_python(iterator)
             try:
                 batch, iterator = take_batch(iterator, model.steps_per_execution)
             finally:
@@ -183,16 +185,22 @@ class InitAudit(keras.callbacks.Callback):
     def _begin(self, batch: Any) -> None:
         if self.data is not None:
             data = self.data if isinstance(self.data, tuple) else (self.data,)
-            batch = first_batch(*data, size=self.probe_size)
+            batch = first_batch(*data, size=max(self.probe_size, fixed_batch_size(self.model) or 0))
             if batch is None:
                 raise ValueError("data has no batch")
-        self._new_probe(first_samples(batch, self.probe_size))
+        self._new_probe(batch)
         assert self._probe is not None
         if self._probe.ready():  # else the first audit is that of step 1
             self._audit()
 
     def _new_probe(self, batch: Any) -> None:
-        self._probe = Probe(self.model, batch, histograms=self.histograms)
+        self._probe = Probe(
+            self.model,
+            batch,
+            size=self.probe_size,
+            histograms=self.histograms,
+            data_runs_python=self._data_runs_python,
+        )
 
     def _audit(self, updates: int = 1) -> None:
         assert self._probe is not None

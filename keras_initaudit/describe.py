@@ -101,6 +101,21 @@ def output_axes(layer: Any, weight: Any) -> int:
     return 1
 
 
+def activations(model: Any) -> dict[tuple[int, str], gains.ActivationFacts]:
+    """(id of a layer, `activation` or `recurrent_activation`) -> what is known of that activation, of all in a model.
+
+    A layer that is an activation itself has that as its `activation`. Functions of the person's own are evaluated for
+    it: not within a trace.
+    """
+    found = {}
+    for layer in model._flatten_layers():
+        found[id(layer), "activation"] = gains.facts(activation_of(layer))
+        gates = getattr(layer, "recurrent_activation", None)
+        if gates is not None:
+            found[id(layer), "recurrent_activation"] = gains.facts(gates)
+    return found
+
+
 def activation_of(layer: Any) -> Any:
     """The activation that the layer applies; the layer itself where it is one; None where there is none."""
     activation = getattr(layer, "activation", None)
@@ -109,19 +124,14 @@ def activation_of(layer: Any) -> Any:
     return activation
 
 
-def row(path: str, depth: int, layer: Any, **known: Any) -> LayerInfo:
+def row(path: str, depth: int, layer: Any, activation: gains.ActivationFacts, **known: Any) -> LayerInfo:
     """The row of one observed layer, as far as the layer alone tells."""
-    activation = activation_of(layer)
-    name = gain = None
-    if activation is not None:
-        name = gains.activation_name(activation)
-        gain = _or_none(lambda: float(gains.gain(activation)))
     return LayerInfo(
         path=path,
         depth=depth,
         kind=type(layer).__name__,
-        activation=name,
-        gain=gain,
+        activation=activation.name,
+        gain=activation.gain,
         has_bias=any("bias" in v.name for v in layer._trainable_variables),
         **known,
     )

@@ -22,11 +22,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 
-from . import describe, statistics
-from .batch import batch_size, unpack
+from . import describe, gains, statistics
+from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .recording import Recording, UnobservableError, optimizers, scales_loss
 from .records import NAN, Histogram, LayerInfo, Snapshot, Statistics
 from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
@@ -60,18 +62,35 @@ class Probe:
     """Takes snapshots of a compiled model, always on the same batch, and leaves no trace on it.
 
     Args:
-        model: A compiled `keras.Model` on the TensorFlow backend, built or not.
-        batch: What `train_step` takes: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of tensors; see `first_samples`.
+        model: A compiled `keras.Model` on the TensorFlow backend. One that is not built is built by the first
+            `measure`, as its `fit` would.
+        batch: What `train_step` takes: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of tensors, or what `fit` hands to
+            it.
+        size: Number of its samples to use; a model that works with batches of one size only gets the whole batch.
+            None for all of them.
         histograms: Whether snapshots carry histograms.
+        data_runs_python: Whether Python functions of the data may run beside, in threads of their own: the random
+            states of Python and numpy are theirs then, and are not put back.
 
     Raises:
-        UnobservableError: By `measure`, where the training step hides its gradients in a nested function.
+        UnobservableError: By `measure`, where the training step hides its gradients in a nested loop or condition.
     """
 
-    def __init__(self, model: Any, batch: Any, *, histograms: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        batch: Any,
+        *,
+        size: int | None = None,
+        histograms: bool = True,
+        data_runs_python: bool = False,
+    ) -> None:
         self.model = model
-        self.batch = batch
+        self._whole_batch = first_samples(batch, None)
+        self.batch = self._whole_batch if size is None else first_samples(batch, size)
         self.histograms = histograms
+        self._data_runs_python = data_runs_python
+        self._activations: dict[tuple[int, str], gains.ActivationFacts] | None = None
         self._layout: _Layout | None = None
         self._layers: tuple[LayerInfo, ...] | None = None
         self.kernels: list[tuple[int, Any]] = []
@@ -88,7 +107,7 @@ class Probe:
         if not self.model.run_eagerly or _all_built(self.model):
             return True
         try:
-            self.model._symbolic_build(data_batch=self.batch)
+            self.model._symbolic_build(data_batch=self._whole_batch)
         except Exception:
             return False
         return True
@@ -152,7 +171,15 @@ class Probe:
     @contextlib.contextmanager
     def everything_kept(self) -> Iterator[None]:
         """Puts back all that a training step changes, weights and optimizers included, at the end of the block."""
-        with python_state_kept(), _variables_kept(_all_variables(self.model)):
+        with self.randomness_kept():
+            held = {id(variable): variable for variable in (*_all_variables(self.model), *self._written)}
+            with _variables_kept(list(held.values())):
+                yield
+
+    @contextlib.contextmanager
+    def randomness_kept(self) -> Iterator[None]:
+        """Puts back every random state that is no variable of the model, at the end of the block."""
+        with _keras_seeds_kept(), _eager_seeds_kept(), _python_states_kept(wind_back=not self._data_runs_python):
             yield
 
     @property
@@ -198,21 +225,54 @@ class Probe:
 
     def _run_traced(self) -> list[Any]:
         if self._trace is None:
-            variables = len(self.model.variables)
-            with python_state_kept() as forget:
-                self._trace = tf.function(self._step, autograph=False).get_concrete_function(
-                    self.batch, tf.constant(1.0)
-                )
-                if len(self.model.variables) > variables:
-                    forget()  # what was drawn to build the model is not drawn again
+            self._build()
+            try:
+                self._trace = self._traced()
+            except UnobservableError:
+                raise
+            except Exception:
+                # A size may stand in the code of the model, where nothing tells it beforehand.
+                if batch_size(self.batch) == batch_size(self._whole_batch):
+                    raise
+                self.batch = self._whole_batch
+                self._trace = self._traced()
             self._written = _written_variables(self._trace.graph)
         with _variables_kept(self._written), _unoptimized():
             return list(self._trace(self.batch, tf.constant(self._scale)))
 
+    def _build(self) -> None:
+        """Makes the variables that the model does not have yet, and looks at its activations; see `_prepared`.
+
+        A `tf.function` that makes variables is traced twice, and where it raises, they stay without values: the
+        training could not go on. In a graph of its own they are made outside of it, with the values that they have in
+        `fit`. What is drawn for it from the random states is not drawn again, and so not put back.
+        """
+        built = all(layer.built for layer in self.model._flatten_layers())
+        if not built and self.model.distribute_strategy.num_replicas_in_sync == 1:
+            graph = tf.__internal__.FuncGraph("InitAuditBuild")
+            with graph.as_default(), tf.variable_creator_scope(_with_known_value):
+                batch = keras.tree.map_structure(_placeholder, self._whole_batch)
+                with self._recording(None).installed(), nested_functions_inlined():
+                    _python_function(self.model.train_step)(batch)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What must be known before the step is recorded: the activations, and how large its batch has to be."""
+        if fixed_batch_size(self.model) is not None:
+            self.batch = self._whole_batch
+        with self.everything_kept():
+            self._activations = describe.activations(self.model)
+
+    def _traced(self) -> Any:
+        with self.randomness_kept():
+            return tf.function(self._step, autograph=False).get_concrete_function(self.batch, tf.constant(1.0))
+
     def _run_eagerly(self) -> list[Any]:
         if not self.ready():
             raise UnobservableError("the model runs eagerly and cannot be built without running it")
-        with python_state_kept(), _variables_kept(_all_variables(self.model)):
+        if self._activations is None:
+            self._prepare()
+        with self.everything_kept():
             return self._step(self.batch, tf.constant(self._scale))
 
     def _step(self, batch: Any, scale: Any) -> list[Any]:
@@ -228,22 +288,19 @@ class Probe:
     def _recording(self, scale: Any) -> Recording:
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         scaled = any(scales_loss(optimizer) for optimizer in optimizers(self.model))
-        return Recording(self.model, graph, scale=scale if scaled else None)
+        return Recording(self.model, graph, scale=scale if scaled else None, activations=self._activations or {})
 
     def _step_on_replica(self, batch: Any, recording: Recording) -> list[Any]:
-        train_step = self.model.train_step
-        # A nested function would hide the gradients, and would keep the trace in which they are applied nowhere.
-        train_step = getattr(train_step, "python_function", train_step)
-        with recording.installed():
-            train_step(batch)
+        with recording.installed(), nested_functions_inlined():
+            _python_function(self.model.train_step)(batch)
         if not recording._on_first_replica():
             return []
         rows = list(rows_of(recording, batch))
         tensors, parts = tensors_of(rows)
-        if self._layout is None:
-            self._layout = _Layout(
-                [dataclasses.replace(row, tensors={}, probabilities=None) for row in rows], parts, recording.scaled
-            )
+        # Of the last trace: one that makes variables is followed by another one, which is the one that is run.
+        self._layout = _Layout(
+            [dataclasses.replace(row, tensors={}, probabilities=None) for row in rows], parts, recording.scaled
+        )
         loss = tf.constant(NAN) if recording.loss is None else tf.reduce_mean(tf.cast(recording.loss, tf.float32))
         return [*tensors, loss]
 
@@ -257,7 +314,8 @@ class Probe:
             def sample() -> list[Any]:
                 return [as_columns(row.owner, row.variable, tf.convert_to_tensor(row.variable.value)) for row in rows]
 
-            self._sample_kernels = tf.function(sample, autograph=False)
+            # Not called by its name: TensorFlow would count the traces of all probes, and warn that they are many.
+            self._sample_kernels = tf.function(sample, autograph=False).get_concrete_function()
         with _unoptimized():
             return _on_host(self._sample_kernels())
 
@@ -309,14 +367,105 @@ def _variables_kept(variables: list[Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def python_state_kept() -> Iterator[Any]:
-    """Puts back the random states of Python and numpy, unless the yielded function was called."""
-    states = (random.getstate(), np.random.get_state())
-    kept = [True]
+def nested_functions_inlined() -> Iterator[None]:
+    """Within the block a `tf.function` that is called runs as the Python function that it is.
+
+    A function within a function would hide the gradients. And one that meets an error in its first trace has used up
+    the only call in which it may make variables, so that the training could not call it any more.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
     try:
-        yield kept.clear
+        yield
     finally:
-        if kept:
+        tf.config.run_functions_eagerly(before)
+
+
+def _python_function(function: Any) -> Any:
+    return getattr(function, "python_function", function)
+
+
+def _with_known_value(make: Any, **options: Any) -> Any:
+    """Makes a variable whose first value, as zeros of a known shape, is a tensor of the graph that is built."""
+    known = tf.get_static_value(options["initial_value"]) if _is_symbolic(options.get("initial_value")) else None
+    return make(**options if known is None else options | {"initial_value": known})
+
+
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, tf.Tensor) and hasattr(value, "graph")
+
+
+def _placeholder(leaf: Any) -> Any:
+    if isinstance(leaf, tf.SparseTensor):
+        return tf.compat.v1.sparse_placeholder(leaf.dtype, leaf.shape)
+    if isinstance(leaf, tf.Tensor):
+        return tf.compat.v1.placeholder(leaf.dtype, leaf.shape)
+    return leaf
+
+
+@contextlib.contextmanager
+def _keras_seeds_kept() -> Iterator[None]:
+    """Puts back what Keras draws seeds from: for new layers and initializers, and for operations without a seed.
+
+    The generator of the second kind is made at its first use. Where there is none yet, the training is to make it, at
+    the moment in which it would; until the end of the block another one stands in its place.
+    """
+    private = random.Random()
+    private.setstate(random.getstate())
+    source = seed_generator.python_random
+    kept = global_state.get_global_attribute(_GLOBAL_GENERATOR)
+    value = None if kept is None else kept.state.value.read_value()
+    try:
+        seed_generator.python_random = private
+        if kept is None:
+            stand_in = keras.random.SeedGenerator(seed=0, name="initaudit_seed_generator")
+            global_state.set_global_attribute(_GLOBAL_GENERATOR, stand_in)
+        yield
+    finally:
+        seed_generator.python_random = source
+        global_state.set_global_attribute(_GLOBAL_GENERATOR, kept)
+        if kept is not None:
+            kept.state.value.assign(value, read_value=False)
+
+
+_GLOBAL_GENERATOR = "global_seed_generator"
+"""The name under which Keras keeps it."""
+
+
+@contextlib.contextmanager
+def _eager_seeds_kept() -> Iterator[None]:
+    """Gives TensorFlow's eager random operations another seed, until the end of the block.
+
+    An operation with a seed keeps its counter in a kernel that it shares with all operations of the same seed: with
+    the seeds of the training, the training would find that counter changed.
+    """
+    context = tf_context.context()
+    names = ("_seed", "_rng")
+    kept = {name: vars(context)[name] for name in names if name in vars(context)}
+    context._seed, context._rng = _AUDIT_SEED, random.Random(_AUDIT_SEED)
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(context).pop(name, None)
+        vars(context).update(kept)
+
+
+_AUDIT_SEED = 0x1217A0D1
+"""A seed that nobody else is likely to use."""
+
+
+@contextlib.contextmanager
+def _python_states_kept(*, wind_back: bool) -> Iterator[None]:
+    """Puts back the random states of Python and numpy, which the person's own code may draw from in a trace.
+
+    Not where Python functions of the data run beside: they draw from the same states, and would draw the same again.
+    """
+    states = (random.getstate(), np.random.get_state())
+    try:
+        yield
+    finally:
+        if wind_back:
             random.setstate(states[0])
             np.random.set_state(states[1])
 
@@ -335,7 +484,7 @@ def _written_variables(graph: Any) -> list[Any]:
 
 
 def _all_variables(model: Any) -> list[Any]:
-    held = [*model.variables, *model.metrics_variables, keras.random.SeedGenerator().state]
+    held = [*model.variables, *model.metrics_variables]
     for optimizer in optimizers(model):
         held.extend(optimizer.variables)
     return list({id(v): v.value for v in held if isinstance(v.value, tf.Variable)}.values())

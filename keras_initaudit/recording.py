@@ -12,7 +12,7 @@ outside it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,9 @@ GATE_STEPS = 3
 ATTENTION_SAMPLES = 8
 ATTENTION_QUERIES = 64
 """Samples and queries of an attention layer whose weights are looked at."""
+
+
+_NOTHING = gains.ActivationFacts(None, None, None)
 
 
 class UnobservableError(Exception):
@@ -75,9 +78,13 @@ class Recording:
     """Whether the loss was multiplied by `scale`."""
     scale: Any = None
     """Factor by which a loss-scaling optimizer is to multiply the loss, and so the gradients; None for its own."""
+    activations: Mapping[tuple[int, str], gains.ActivationFacts] = field(default_factory=dict)
+    """What `describe.activations` says of the model: it is asked for before the run, and nothing is evaluated in it."""
     _pending: dict[int, dict[str, Any]] = field(default_factory=dict)
     _tapped: dict[int, Any] = field(default_factory=dict)
     _looped: set[int] = field(default_factory=set)
+    _inner: list[list[range]] = field(default_factory=list)
+    """Of each layer whose call is under way, the operations of the layers that it has called."""
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Recording]:
@@ -89,8 +96,9 @@ class Recording:
                 stack.enter_context(replaced(layer, "call", self._observing(layer, layer.call)))
                 if callable(getattr(layer, "activation", None)) and not isinstance(layer, keras.layers.RNN):
                     stack.enter_context(replaced(layer, "activation", self._entering(layer, layer.activation)))
-                for name, watch in (("_compute_attention", _dot_product), ("_apply_scores", _given_scores)):
-                    if hasattr(layer, name):
+                for kind, name, watch in _WATCHED:
+                    # Other layers have methods of these names too, which take and mean something else.
+                    if isinstance(layer, kind) and getattr(type(layer), name) is getattr(kind, name):
                         method = self._attending(layer, getattr(layer, name), watch)
                         stack.enter_context(replaced(layer, name, method))
             for optimizer in optimizers(self.model):
@@ -109,12 +117,27 @@ class Recording:
 
     def _observing(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         def observed(*args: Any, **kwargs: Any) -> Any:
-            outputs = call(*args, **kwargs)
             if not self._in_own_graph() or not self._on_first_replica():
-                return outputs
-            return self._tap_first(layer, [*args, *kwargs.values()], outputs)
+                return call(*args, **kwargs)
+            start = self._operations()
+            self._inner.append([])
+            try:
+                outputs = call(*args, **kwargs)
+            finally:
+                inner = self._inner.pop()
+            if self.graph is not None and not type(layer).__module__.startswith("keras.src."):
+                weights = attention_weights(self.graph, start, inner)
+                if weights is not None:
+                    self._pending.setdefault(id(layer), {}).setdefault("attention", weights)
+            tapped = self._tap_first(layer, [*args, *kwargs.values()], outputs)
+            if self._inner:
+                self._inner[-1].append(range(start, self._operations()))
+            return tapped
 
         return observed
+
+    def _operations(self) -> int:
+        return 0 if self.graph is None else int(self.graph.version)
 
     def _in_own_graph(self) -> bool:
         return (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()) is self.graph
@@ -140,7 +163,7 @@ class Recording:
             if call.attention is not None:
                 self.calls.append(call)
             return outputs
-        if call.preactivation is None and call.arguments and _is_activation_layer(layer):
+        if call.preactivation is None and call.arguments and not layer._trainable_variables and self._activates(layer):
             call.preactivation = call.arguments[0]
         if isinstance(layer, keras.layers.RNN) and call.arguments:
             with tape_record.stop_recording():
@@ -188,20 +211,28 @@ class Recording:
 
     def _entering(self, layer: Any, activation: Callable[..., Any]) -> Callable[..., Any]:
         def entered(x: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.sees(x) and gains.activation_name(activation) is not None and self._on_first_replica():
+            if self.sees(x) and self._activates(layer) and self._on_first_replica():
                 self._pending.setdefault(id(layer), {}).setdefault("preactivation", x)
             return activation(x, *args, **kwargs)
 
         return entered
 
+    def activation(self, layer: Any, name: str = "activation") -> gains.ActivationFacts:
+        """What is known of the activation that a layer applies, or is."""
+        return self.activations.get((id(layer), name), _NOTHING)
+
+    def _activates(self, layer: Any) -> bool:
+        return self.activation(layer).name is not None
+
     def _attending(self, layer: Any, method: Callable[..., Any], watch: Callable[..., Any]) -> Callable[..., Any]:
         def attended(*args: Any, **kwargs: Any) -> Any:
             first = next(iter([*args, *kwargs.values()]), None)
             if self.sees(first) and self._on_first_replica():
-                with tape_record.stop_recording():
+                # Of a kind of score or mask that the watch does not know, there is no row, and no fault.
+                with tape_record.stop_recording(), contextlib.suppress(Exception):
                     weights = watch(layer, *args, **kwargs)
-                if weights is not None:
-                    self._pending.setdefault(id(layer), {})["attention"] = weights
+                    if weights is not None:
+                        self._pending.setdefault(id(layer), {})["attention"] = weights
             return method(*args, **kwargs)
 
         return attended
@@ -268,10 +299,6 @@ def scales_loss(optimizer: Any) -> bool:
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor is not None
 
 
-def _is_activation_layer(layer: Any) -> bool:
-    return not layer._trainable_variables and gains.activation_name(layer) is not None
-
-
 def _dot_product(
     layer: Any,
     query: Any,
@@ -316,6 +343,48 @@ def _given_scores(layer: Any, scores: Any, value: Any, scores_mask: Any = None, 
 def _few_queries(weights: Any) -> Any:
     stride = tf.maximum(1, tf.shape(weights)[1] // ATTENTION_QUERIES)
     return weights[:, ::stride]
+
+
+_WATCHED = (
+    (keras.layers.MultiHeadAttention, "_compute_attention", _dot_product),
+    (keras.layers.GroupQueryAttention, "_compute_attention", _dot_product),
+    (keras.layers.Attention, "_apply_scores", _given_scores),
+)
+"""Keras's attention layers, the method that has the scores, and what takes the weights from its arguments."""
+
+_PASSING = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Mul", "SelectV2"})
+"""Operations between attention weights and the values that they weigh: dropout and changes of shape."""
+
+
+def attention_weights(graph: Any, start: int, inner: list[range]) -> Any:
+    """Attention weights `[samples * heads, queries, keys]` of a layer that calls a softmax in its own code; else None.
+
+    They are what a softmax gives out that values are multiplied by, as a matrix.
+
+    Args:
+        graph: The graph that the layer was traced into.
+        start: Number of the first operation of its call.
+        inner: Those of the layers that it has called, which have rows of their own.
+    """
+    for number, op in enumerate(graph.get_operations()[start:], start):
+        if op.type == "Softmax" and not any(number in calls for calls in inner) and _weighs(op.outputs[0]):
+            weights = tf.cast(op.outputs[0], tf.float32)
+            samples = weights[:ATTENTION_SAMPLES]
+            return _few_queries(tf.reshape(samples, tf.concat([[-1], tf.shape(samples)[-2:]], 0)))
+    return None
+
+
+def _weighs(weights: Any) -> bool:
+    if weights.shape.rank not in (3, 4):
+        return False
+    todo = [weights]
+    while todo:
+        for op in todo.pop().consumers():
+            if op.type.startswith("BatchMatMul") or op.type in ("Einsum", "XlaEinsum"):
+                return True
+            if op.type in _PASSING:
+                todo.extend(op.outputs)
+    return False
 
 
 GATES = {"LSTMCell": (("i", "f", "o"), "c", ("i", "f", "c", "o")), "GRUCell": (("z", "r"), "h", ("z", "r", "h"))}

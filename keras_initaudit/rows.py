@@ -1,7 +1,7 @@
 """From a recording to the rows of a snapshot: what stands where, and which tensors its statistics are taken of.
 
 It runs while the shadow step is traced, so that the tensors are symbols of its graph (or eager, where the model is); no
-number is known yet.
+number is known yet, and nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from . import describe, gains, statistics
+from . import describe, statistics
 from .batch import unpack
 from .recording import Call, Recording
 from .records import LayerInfo
@@ -58,22 +58,24 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     depth = -1
     for call, path, flows_from in zip(calls, paths, sources, strict=True):
         if call.output is None:
-            yield from _part_rows(call, path, depth)
+            yield from _part_rows(recording, call, path, depth)
             continue
         depth += 1
-        main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
+        main = _call_row(recording, call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
         layers = owned[id(call.layer)] if call.number == 1 else []
         yield from _weight_rows(recording, names, layers, main, depth, used)
-        yield from _part_rows(call, path, depth)
+        yield from _part_rows(recording, call, path, depth)
     for path, tensor in _named_tensors(y, "target"):
         yield _data_row(path, tensor, depth + 1, "target")
 
 
-def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool) -> Row:
+def _call_row(
+    recording: Recording, call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool
+) -> Row:
     layer = call.layer
-    info = describe.row(
-        path, depth, layer, shape=tuple(n or 0 for n in call.output.shape[1:]), shared=shared, inputs=flows_from
-    )
+    shape = tuple(n or 0 for n in call.output.shape[1:])
+    activation = recording.activation(layer)
+    info = describe.row(path, depth, layer, activation, shape=shape, shared=shared, inputs=flows_from)
     row = Row(info)
 
     def units_last(x: Any) -> Any:
@@ -84,7 +86,7 @@ def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *,
     row.tensors["activation"] = statistics.thinned(output, statistics.ACTIVATION_SAMPLE_SIZE)
     if call.preactivation is not None:
         row.tensors["preactivation"] = statistics.thinned(units_last(call.preactivation))
-        row.ends = gains.flat_ends(describe.activation_of(layer))
+        row.ends = activation.ends
     if call.backward is not None:
         row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
     if info.activation == "softmax":
@@ -92,15 +94,15 @@ def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *,
     return row
 
 
-def _part_rows(call: Call, path: str, depth: int) -> Iterator[Row]:
+def _part_rows(recording: Recording, call: Call, path: str, depth: int) -> Iterator[Row]:
     """The gates of a recurrent layer and the weights of an attention layer."""
     kind = type(call.layer).__name__
     if call.gates is not None:
-        activation = call.layer.cell.recurrent_activation
-        info = LayerInfo(f"{path}/gates", depth, "gates", kind, activation=gains.activation_name(activation))
-        row = Row(info, ends=gains.flat_ends(activation))
+        cell = call.layer.cell
+        activation = recording.activation(cell, "recurrent_activation")
+        row = Row(LayerInfo(f"{path}/gates", depth, "gates", kind, activation=activation.name), ends=activation.ends)
         row.tensors["preactivation"] = statistics.thinned(call.gates)
-        row.tensors["activation"] = statistics.thinned(activation(call.gates))
+        row.tensors["activation"] = statistics.thinned(cell.recurrent_activation(call.gates))
         yield row
     if call.attention is not None:
         info = LayerInfo(f"{path}/attention", depth, "attention", kind, activation="softmax")
@@ -140,7 +142,8 @@ def _weight_rows(
         if path in taken:
             path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
         taken.add(path)
-        row = Row(describe.with_weight(describe.row(path, depth, owner, role="weight"), owner, weight))
+        info = describe.row(path, depth, owner, recording.activation(owner), role="weight")
+        row = Row(describe.with_weight(info, owner, weight))
         _observe_weight(row, recording, owner, weight)
         yield row
 

@@ -112,9 +112,10 @@ def _traced(model: Any, x: Any) -> Graph:
     from .recording import Recording
 
     graph = Graph([], [])
+    activations = describe.activations(model)
 
     def forward(inputs: Any) -> Any:
-        recording = Recording(model, tf.compat.v1.get_default_graph())
+        recording = Recording(model, tf.compat.v1.get_default_graph(), activations=activations)
         with recording.installed():
             result = model(inputs, training=False)
         calls = recording.calls

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -272,6 +273,140 @@ def steps_far_too_long():
     return dense(layers.Dropout(0.3), layers.BatchNormalization(), optimizer=optimizer), {"x": X, "y": LABELS}
 
 
+class Inner(keras.Model):
+    """Applies its optimizer within a `tf.function` of its own, whose first call is the only one to make variables."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(1)
+
+    def call(self, x):
+        return self.dense(x)
+
+    @tf.function
+    def update(self, x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x) - y))
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return loss
+
+    def train_step(self, data):
+        return {"own": self.update(*data)}
+
+
+@case
+def nested_function_applies_the_optimizer():
+    model = Inner()
+    model.compile("adam")
+    return model, {"x": X, "y": Y}
+
+
+# Models that `fit` builds
+
+
+@case
+def unbuilt_with_functions_of_ones_own():
+    model = keras.Sequential(
+        [layers.Dense(8, tf.nn.relu), layers.Dense(8, lambda v: v * keras.ops.sigmoid(v)), layers.Dense(3, "softmax")]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model, {"x": X, "y": LABELS}
+
+
+@case
+def unbuilt_with_sublayers_that_are_made_in_build():
+    class Own(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.mix, self.last = layers.MultiHeadAttention(2, 4), layers.Dense(1)
+
+        def call(self, x):
+            return self.last(keras.ops.mean(self.mix(x, x), 1))
+
+    model = Own()
+    model.compile("adam", "mse")
+    return model, {"x": X.reshape(16, 3, 6), "y": Y[:16]}
+
+
+class UnbuiltGan(Gan):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.Sequential([layers.Dense(8, "relu"), layers.Dense(6)], name="generator")
+        self.critic = keras.Sequential([layers.Dense(8, "relu"), layers.Dense(1)], name="critic")
+
+
+@case
+def unbuilt_two_optimizers():
+    model = UnbuiltGan()
+    model.compile(keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.01))
+    return model, {"x": X}
+
+
+# Draws without a seed of their own
+
+
+class Unseeded(layers.Layer):
+    def call(self, x, training=False):
+        return x + 0.1 * keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+class FromTensorFlow(layers.Layer):
+    def call(self, x, training=False):
+        return x * tf.random.uniform(tf.shape(x)) + tf.random.normal(tf.shape(x), seed=5) if training else x
+
+
+for name, kind, options in (
+    ("unseeded", Unseeded, {}),
+    ("unseeded_eager", Unseeded, {"run_eagerly": True}),
+    ("drawn_by_tensorflow", FromTensorFlow, {}),
+    ("drawn_by_tensorflow_eager", FromTensorFlow, {"run_eagerly": True}),
+):
+    CASES[name] = lambda kind=kind, options=options: (dense(kind(), **options), {"x": X, "y": LABELS})
+
+
+@case
+def unbuilt_unseeded():
+    model = keras.Sequential([layers.Dense(8, "relu"), Unseeded(), layers.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model, {"x": X, "y": LABELS}
+
+
+@case
+def data_that_draws_from_python():
+    def augmented(x):
+        time.sleep(0.002)  # so that some of it is drawn while the audit runs
+        return x * np.float32(random.choice([0.5, 1.0, 2.0]))
+
+    data = tf.data.Dataset.from_tensor_slices((X, LABELS))
+    data = data.map(lambda a, b: (tf.ensure_shape(tf.numpy_function(augmented, [a], tf.float32), (6,)), b))
+    return dense(optimizer=keras.optimizers.SGD(50.0)), {"x": data.batch(8).prefetch(2)}
+
+
+# Models that fix the size of their batches
+
+
+@case
+def fixed_batch():
+    i = keras.Input(batch_shape=(48, 6))
+    return regression(i, layers.Dense(1)(layers.Dense(8, "relu")(i))), {"x": X, "y": Y, "batch_size": 48}
+
+
+@case
+def stateful():
+    model = keras.Sequential([layers.LSTM(4, stateful=True), layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model, {"x": X.reshape(48, 3, 2), "y": Y, "batch_size": 48, "shuffle": False}
+
+
+@case
+def size_in_the_code():
+    class Pairs(layers.Layer):
+        def call(self, x):
+            return keras.ops.reshape(keras.ops.reshape(x, (24, 2, 8)), (48, 8))
+
+    return dense(Pairs()), {"x": X, "y": LABELS, "batch_size": 48}
+
+
 # Kinds of precision and of execution
 
 
@@ -382,6 +517,7 @@ def no_targets():
 
 
 def state_after(build, make_callbacks):
+    keras.backend.clear_session()  # Keras's own generator of seeds is made anew, within the training
     keras.utils.set_random_seed(11)
     model, fit = build()
     callbacks = make_callbacks()
@@ -394,7 +530,10 @@ def state_after(build, make_callbacks):
         if isinstance(value, keras.optimizers.Optimizer):
             held += value.variables
     values = [np.asarray(v.value) for v in held]
-    return model, values, history.history, (random.random(), np.random.rand()), callbacks
+    following = layers.Dense(2)
+    following.build((None, 3))
+    draws = (random.random(), np.random.rand(), *np.ravel(following.kernel), float(keras.random.normal(())))
+    return model, values, history.history, (*draws, float(tf.random.normal(()))), callbacks
 
 
 def assert_same(left, right):
@@ -437,6 +576,49 @@ def test_bit_identical_with_and_without(name, tmp_path):
     assert any(np.isfinite(row.gradient_rms) and row.gradient_rms > 0 for row in callback.snapshots[-1].statistics)
     assert_clean(model)
     assert threading.active_count() < 50
+
+
+class Conditional(Inner):
+    """Updates within a condition, where the gradients cannot be seen from outside."""
+
+    @tf.function
+    def update(self, x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x) - y))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.build(self.trainable_variables)
+        if loss > 0.0:  # of a tensor: TensorFlow makes a branch of it
+            self.optimizer.apply(gradients, self.trainable_variables)
+        return loss
+
+
+class Looking(Inner):
+    """Asks for what the audit's stand-in of an optimizer does not have."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(self(x) - y))
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        if not self.optimizer.built:
+            raise RuntimeError("not built")
+        return {"own": loss}
+
+
+@pytest.mark.parametrize("kind", [Conditional, Looking])
+def test_a_model_that_cannot_be_audited_trains_as_without(kind, tmp_path):
+    def build():
+        model = kind()
+        model.compile("adam")
+        return model, {"x": X, "y": Y}
+
+    plain = state_after(build, list)
+    with pytest.warns(UserWarning, match="InitAudit stops auditing this fit at step 0") as caught:
+        watched = state_after(build, lambda: audited(tmp_path))
+    assert sum("InitAudit" in str(warning.message) for warning in caught) == 1
+    assert_same(plain, watched)
+    assert watched[4][0].reports == []
+    assert_clean(watched[0])
 
 
 DETERMINISM = """

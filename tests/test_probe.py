@@ -737,3 +737,141 @@ def test_a_nan_is_seen_where_it_arises(eager):
     assert shot["broken"].weight_nonfinite == pytest.approx(1 / 64)
     assert math.isfinite(shot["broken"].activation_rms)
     assert shot["first"].weight_nonfinite == 0.0
+
+
+# What other people's code may hold
+
+
+def test_functions_of_ones_own_are_looked_at_outside_of_the_trace():
+    """Whatever it takes to know an activation: it is called with numbers before the step is traced, and never in it."""
+
+    def own(x):
+        seen.append(isinstance(x, tf.Tensor) and not hasattr(x, "graph"))
+        return ops.tanh(x) + 0.5 * x
+
+    seen = []
+    i = keras.Input((6,))
+    model = functional(i, layers.Dense(1)(layers.Dense(5, own)(i)))
+    seen.clear()
+    row = next(row for row in snapshot(model, X, Y).layers if row.kind == "Dense")
+    assert row.gain == pytest.approx(1 / math.sqrt(expected_square(lambda z: np.tanh(z) + 0.5 * z)), rel=1e-6)
+    # In the trace the model itself calls it once, and nobody else does.
+    assert seen.count(False) == 1
+    assert seen[-1] is False
+
+
+def expected_square(phi):
+    """E[phi(z)^2] of a standard normal z."""
+    z = np.linspace(-10, 10, 20001)
+    return float(np.sum(phi(z) ** 2 * np.exp(-(z**2) / 2)) * (z[1] - z[0]) / math.sqrt(2 * math.pi))
+
+
+@pytest.mark.parametrize("activation", ["no_such_function", 3])
+def test_an_attribute_named_activation_may_be_anything(activation):
+    class Named(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.activation = activation
+
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 5), name="kernel")
+
+        def call(self, x):
+            return ops.matmul(x, self.kernel)
+
+    i = keras.Input((6,))
+    model = functional(i, layers.Dense(1)(Named(name="named")(i)))
+    found = snapshot(model, X, Y)
+    row = next(row for row in found.layers if row.path == "named")
+    assert row.activation is None
+    assert row.gain is None
+    assert found["named"].weight_rms > 0
+
+
+class OwnAttention(layers.Layer):
+    """As in many a tutorial: dense layers, and a softmax in the layer's own code."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.query, self.key = layers.Dense(4, name="query"), layers.Dense(4, name="key")
+
+    def call(self, x):
+        return self._apply_scores(self.query(x), self.key(x), x, bias=None)
+
+    def _apply_scores(self, query, key, value, bias):
+        weights = ops.softmax(3.0 * query @ ops.transpose(key, (0, 2, 1)))
+        return weights @ value
+
+    def _compute_attention(self):
+        raise AssertionError("of this name, and of another signature than Keras's")
+
+
+def test_attention_of_ones_own_is_seen_where_its_weights_meet_the_values():
+    x = RNG.normal(size=(16, 7, 6)).astype("float32")
+    i = keras.Input((7, 6))
+    attention = OwnAttention(name="own")
+    model = functional(i, layers.Dense(1)(layers.Flatten()(attention(i))))
+    found = snapshot(model, x, Y)
+    query, key = (np.asarray(layer(x), np.float64)[:8] for layer in (attention.query, attention.key))
+    scores = 3.0 * query @ key.transpose(0, 2, 1)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    entropy = -(weights * np.log(weights)).sum(-1).mean() / math.log(7)
+    assert found["own/attention"].attention_entropy == pytest.approx(entropy, rel=1e-4)
+
+
+def test_a_softmax_that_weighs_nothing_is_no_attention():
+    class Gate(layers.Layer):
+        def call(self, x):
+            return x * ops.softmax(x)
+
+    i = keras.Input((7, 6))
+    model = functional(i, layers.Dense(1)(layers.Flatten()(Gate(name="gate")(layers.Dense(6)(i)))))
+    found = snapshot(model, RNG.normal(size=(16, 7, 6)).astype("float32"), Y)
+    assert not any(row.role == "attention" for row in found.layers)
+
+
+def test_a_subclass_of_keras_attention_that_scores_otherwise_costs_no_more_than_its_row():
+    class Biased(layers.MultiHeadAttention):
+        def call(self, query, value, key=None):
+            return self._compute_attention(query, 2.0)
+
+        def _compute_attention(self, x, factor):
+            return factor * x
+
+    i = keras.Input((7, 6))
+    h = layers.Dense(6)(i)
+    model = functional(i, layers.Dense(1)(layers.Flatten()(Biased(2, 3)(h, h))))
+    found = snapshot(model, RNG.normal(size=(16, 7, 6)).astype("float32"), Y)
+    assert not any(row.role == "attention" for row in found.layers)
+    assert math.isfinite(found.loss)
+
+
+def test_a_model_of_one_batch_size_is_looked_at_with_the_whole_batch():
+    i = keras.Input(batch_shape=(16, 6))
+    model = functional(i, layers.Dense(1)(layers.Dense(5, "relu")(i)))
+    assert Probe(model, (X, Y), size=8).measure(0).batch_size == 16
+    i = keras.Input((6,))
+    free = functional(i, layers.Dense(1)(layers.Dense(5, "relu")(i)))
+    assert Probe(free, (X, Y), size=8).measure(0).batch_size == 8
+
+
+def test_a_size_that_only_the_code_of_the_model_knows_is_found_by_trying():
+    class Pairs(layers.Layer):
+        def call(self, x):
+            return ops.reshape(ops.reshape(x, (8, 2, 6)), (16, 6))
+
+    i = keras.Input((6,))
+    model = functional(i, layers.Dense(1)(Pairs()(layers.Dense(6, "relu")(i))))
+    assert Probe(model, (X, Y), size=8).measure(0).batch_size == 16
+
+
+def test_many_probes_do_not_make_tensorflow_warn_of_retracing(caplog):
+    for _ in range(7):
+        i = keras.Input((6,))
+        probe = Probe(functional(i, layers.Dense(1)(i)), first_samples((X, Y), 16))
+        probe.measure(0)
+        for step in (1, 2):
+            probe.mark()
+            probe.measure(step)
+    assert not [record for record in caplog.records if "retracing" in record.getMessage()]
