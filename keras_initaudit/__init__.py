@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .callback import InitAudit as InitAudit
     from .connections import fans as fans
     from .diagnosis import Thresholds as Thresholds
+    from .gains import critical_point as critical_point
+    from .gains import depth_scale as depth_scale
     from .gains import gain as gain
     from .initialization import initialize as initialize
     from .initialization import recommend as recommend
@@ -116,6 +118,8 @@ _INITIALIZERS = (
 _HOME = {
     **dict.fromkeys(_INITIALIZERS, "initializers"),
     "gain": "gains",
+    "critical_point": "gains",
+    "depth_scale": "gains",
     "fans": "connections",
     "recommend": "initialization",
     "initialize": "initialization",
@@ -127,12 +131,17 @@ _HOME = {
     "Thresholds": "diagnosis",
 }
 
+_WITHOUT_KERAS = ("diagnosis", "records", "report")
+
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    if _HOME[name] not in _WITHOUT_KERAS:
+        # First, so that the initializers, which are imported with it, do not need a module that is half imported.
+        importlib.import_module("keras")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
