@@ -101,7 +101,7 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
         ValueError: When it is not built, and there is no `x` to build it with.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(1)])
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4096, "relu"), keras.layers.Dense(1)])
         >>> kernel = initialize(model, seed=1).layers[0].kernel
         >>> round(float(keras.ops.var(kernel)) * 8, 1)
         2.0
