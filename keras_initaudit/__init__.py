@@ -131,17 +131,12 @@ _HOME = {
     "Thresholds": "diagnosis",
 }
 
-_WITHOUT_KERAS = ("diagnosis", "records", "report")
-
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    if _HOME[name] not in _WITHOUT_KERAS:
-        # First, so that the initializers, which are imported with it, do not need a module that is half imported.
-        importlib.import_module("keras")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value

@@ -308,7 +308,7 @@ def depth_scale(activation: Any, sigma_w: float, sigma_b: float = 0.0) -> float:
         sigma_b: Biases have variance sigma_b^2.
 
     Returns:
-        xi in layers, to 0.1 % for c* up to 0.998; infinity on the edge of chaos.
+        xi in layers, to 0.1 % for c* up to 0.998; infinity on the edge of chaos, 0 where nothing passes.
 
     Raises:
         ValueError: When the variance grows without bound, so that there is no fixed point.
@@ -328,7 +328,10 @@ def depth_scale(activation: Any, sigma_w: float, sigma_b: float = 0.0) -> float:
     if chi > 1.0 + 1e-9:  # chaotic: c* < 1 is the other zero of C(c) - c, a convex function that is 0 at c = 1
         c = _bisect(lambda c: _correlation(function, sigma_w, sigma_b, q, c)[0] - c, 0.0, 1.0 - 1e-9)
         chi = _correlation(function, sigma_w, sigma_b, q, c)[1]
-    return math.inf if abs(math.log(chi)) < 1e-9 else -1.0 / math.log(chi)
+    if chi <= 0.0:
+        return 0.0
+    # Above 1 it is so near to the edge that c* and 1 are one number.
+    return math.inf if math.log(chi) > -1e-9 else -1.0 / math.log(chi)
 
 
 def _fixed_variance(function: Elementwise, sigma_w: float, sigma_b: float) -> float:

@@ -271,6 +271,17 @@ def test_the_depth_scale_of_the_chaotic_phase_agrees_with_a_plain_double_quadrat
     assert depth_scale("tanh", sigma_w, sigma_b) == pytest.approx(-1.0 / math.log(chi), rel=1e-3)
 
 
+def test_a_depth_scale_is_never_negative():
+    assert depth_scale("relu6", gain("relu6")) == math.inf  # 2e-8 beyond the edge of chaos
+    assert depth_scale("hard_shrink", 1.0) == 0.0
+    for name in NAMES:
+        for sigma_w in (0.5, 1.0, math.sqrt(2.0)):
+            try:
+                assert depth_scale(name, sigma_w) >= 0.0, name
+            except ValueError as error:
+                assert "grows without bound" in str(error)  # noqa: PT017
+
+
 def test_a_variance_without_bound_has_no_depth_scale():
     with pytest.raises(ValueError, match="grows without bound"):
         depth_scale("relu", 2.0)

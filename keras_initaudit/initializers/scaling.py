@@ -8,8 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_initaudit.gains import activation_name, gain
 from keras_initaudit.initializers.base import RandomScheme, Scheme, axes, choice, real, register
+
+from .. import gains  # the module: where it is a program's first import, Keras and so this module come in its midst
 
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_sum", "fan_geo_avg")
 DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
@@ -154,10 +155,10 @@ def amount(value: Any) -> tuple[str | float | None, float]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = real(value, "gain", above=0.0)
         return number, number
-    number = gain(value)
-    name = activation_name(value) or "linear"
+    number = gains.gain(value)
+    name = gains.activation_name(value) or "linear"
     try:
-        kept = gain(name) == number
+        kept = gains.gain(name) == number
     except ValueError:
         kept = False
     return (name if kept else number), number
