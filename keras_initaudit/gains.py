@@ -177,11 +177,13 @@ def facts(activation: Any) -> ActivationFacts:
     """
     if activation is None:
         return ActivationFacts(None, None, None)
+    name = gain = ends = None
     try:
         found = look(activation)
     except Exception:  # a person's own function, layer or config raises what it likes
-        return ActivationFacts(own_name(activation), None, None)
-    gain = ends = None
+        with contextlib.suppress(Exception):
+            name = own_name(activation)
+        return ActivationFacts(name, None, None)
     if isinstance(found, Elementwise):
         with contextlib.suppress(Exception):
             gain = _gain(found, "forward")

@@ -32,6 +32,12 @@ class Failing(layers.Layer):
         raise RuntimeError("not today")
 
 
+class Unreadable(layers.Layer):
+    @property
+    def activation(self):
+        raise RuntimeError("not set")
+
+
 class Reshaping(layers.Layer):
     def call(self, x):
         return ops.reshape(x, (-1,))
@@ -138,7 +144,20 @@ def test_a_callable_without_a_gain_has_a_name_and_nothing_else(activation):
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, "rellu", "elu(much)", 3, object(), {"class_name": "?"}, Failing(), Reshaping(), layers.Flatten()]
+    "nothing",
+    [
+        None,
+        "rellu",
+        "elu(much)",
+        3,
+        object(),
+        {"class_name": "?"},
+        Failing(),
+        Reshaping(),
+        Unreadable(),
+        layers.Flatten(),
+        layers.BatchNormalization(),
+    ],
 )
 def test_what_is_no_activation_has_no_facts(nothing):
     assert facts(nothing) == ActivationFacts(None, None, None)
