@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .callback import InitAudit as InitAudit
     from .connections import fans as fans
     from .diagnosis import Thresholds as Thresholds
+    from .gains import critical_point as critical_point
+    from .gains import depth_scale as depth_scale
     from .gains import gain as gain
     from .initialization import initialize as initialize
     from .initialization import recommend as recommend
@@ -116,6 +118,8 @@ _INITIALIZERS = (
 _HOME = {
     **dict.fromkeys(_INITIALIZERS, "initializers"),
     "gain": "gains",
+    "critical_point": "gains",
+    "depth_scale": "gains",
     "fans": "connections",
     "recommend": "initialization",
     "initialize": "initialization",

@@ -77,7 +77,13 @@ class InitAudit(keras.callbacks.Callback):
         snapshots: The first few snapshots and the last one: what the diagnosis works on.
 
     Example:
-        >>> model.fit(x, y, callbacks=[InitAudit()])  # doctest: +SKIP
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, kernel_initializer="zeros"),
+        ...                           keras.layers.Dense(1, kernel_initializer="zeros")])
+        >>> model.compile("sgd", "mse")
+        >>> seen = InitAudit(log_dir=False, verbose=0, on_finding=lambda report: None)
+        >>> history = model.fit(np.eye(4), np.ones((4, 1)), verbose=0, callbacks=[seen])
+        >>> seen.reports[0].verdict
+        'bad'
     """
 
     def __init__(

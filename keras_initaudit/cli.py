@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "schemes":
-            return _schemes(given.json)
+            return _schemes(given.json) if given.activation is None else _activation(given.activation, given.json)
         reports = _audited(given) if given.command == "audit" else _logged(given)
         return _told(reports, given)
     except _CommandError as error:
@@ -95,8 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("log_dir", type=Path, metavar="LOGDIR", help="the folder of one run, or one above many")
 
-    schemes = commands.add_parser("schemes", help="list the initializers that are recommended, by activation")
+    schemes = commands.add_parser(
+        "schemes",
+        help="list the initializers that are recommended, by activation",
+        description="Lists the initializers that are recommended. For one activation: its exact gains, its edge of\n"
+        "chaos, and how many layers a signal survives from each start.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
     schemes.add_argument("--json", action="store_true", help="print JSON")
+    schemes.add_argument("--activation", metavar="NAME", help="one activation, as tanh or 'leaky_relu(0.1)'")
 
     for command in (audit, report):
         command.add_argument("--json", action="store_true", help="print JSON, as Report.to_json writes it")
@@ -268,3 +276,63 @@ def _schemes(as_json: bool) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
     print("\nOne layer at a time. A deep chain without normalisation, of sigmoids above all: initialize(model).")
     return OK
+
+
+def _activation(text: str, as_json: bool) -> int:
+    """Gains, critical point and depth scales of one activation."""
+    from .gains import activation_name, critical_point, depth_scale, gain
+    from .initialization import recommend
+    from .records import to_jsonable
+
+    def or_none(compute: Any, *arguments: Any) -> Any:
+        try:
+            return compute(*arguments)
+        except ValueError:
+            return None
+
+    try:
+        name = activation_name(text) or "linear"
+        forward = gain(name)
+    except ValueError as error:
+        raise _CommandError(f"--activation: {error}") from error
+    scheme = recommend(name)
+    exact = f'HeNormal(gain="{name}")'
+    recommended = exact if scheme.gain == name != "relu" else f"{type(scheme).__name__}()"
+    point = or_none(critical_point, name)
+    # Of layers as wide as what comes in, which makes Glorot's variance that of LeCun.
+    starts = {"GlorotNormal(), LeCunNormal()": 1.0, "HeNormal()": 2.0**0.5}
+    if name != "relu":
+        starts[exact] = forward
+    found: dict[str, Any] = {
+        "activation": name,
+        "recommended": recommended,
+        "gain": {"forward": forward, "backward": or_none(gain, name, "backward")},
+        "critical_point": None if point is None else dataclasses.asdict(point),
+        "starts": [
+            {"initializer": start, "sigma_w": sigma, "depth_scale": or_none(depth_scale, name, sigma)}
+            for start, sigma in starts.items()
+        ],
+    }
+    if as_json:
+        print(json.dumps(to_jsonable(found), allow_nan=False))
+        return OK
+    backward = found["gain"]["backward"]
+    print(f"activation      {name}")
+    print(f"recommended     {recommended}")
+    print(f"gain            {forward:.4f} forward, {'none' if backward is None else f'{backward:.4f}'} backward")
+    print(f"critical point  {'none' if point is None else f'weights of variance {point.sigma_w**2:.4g} / fan_in'}")
+    width = max(map(len, starts))
+    print(f"\n{'start'.ljust(width)}  variance of the weights  layers that a signal survives")
+    for start in found["starts"]:
+        variance = f"{start['sigma_w'] ** 2:.4g} / fan_in"
+        print(f"{start['initializer'].ljust(width)}  {variance.ljust(23)}  {_depth(start['depth_scale'])}")
+    print(
+        "\nIn a plain chain of equally wide layers without biases: in so many layers, what tells two inputs apart, or\n"
+        "what they have in common, falls to 1 / e. Such a chain trains up to a few times that depth."
+    )
+    return OK
+
+
+def _depth(layers: float | None) -> str:
+    # The fixed point is known to some nine digits: beyond 1e6 layers it cannot be told from the edge of chaos.
+    return "none: it grows without bound" if layers is None else "any number" if layers > 1e6 else f"{layers:.1f}"

@@ -110,7 +110,14 @@ def register(layer_class: type, weight: str, rule: Rule) -> None:
         TypeError: When `layer_class` is no layer class, or `rule` no function.
 
     Example:
-        >>> register(MyLocallyConnected, "kernel", lambda layer, shape: (shape[1], shape[1] * shape[2] / shape[0]))
+        >>> class Shared(keras.layers.Layer):
+        ...     def build(self, shape):
+        ...         self.matrix = self.add_weight(shape=(8, 3), name="matrix")
+        >>> register(Shared, "matrix", lambda layer, shape: (shape[0], 4 * shape[1]))  # used at four places
+        >>> layer = Shared()
+        >>> layer.build((None, 8))
+        >>> fans(layer)
+        (8.0, 12.0)
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
         raise TypeError(f"`layer_class` must be a subclass of keras.layers.Layer. Received: {layer_class!r}.")

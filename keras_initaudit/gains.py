@@ -8,6 +8,7 @@ Imports keras and numpy only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from dataclasses import dataclass
@@ -15,15 +16,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from keras_initaudit.activations import (
-    NAMES,
-    NOT_ELEMENTWISE,
-    Array,
-    Elementwise,
-    activation_name,
-    narrow,
-    resolve,
-)
+from keras_initaudit.activations import activation_name, look, own_name, resolve, text_of
+from keras_initaudit.functions import NAMES, NOT_ELEMENTWISE, REACH, Array, Elementwise, remembered
 
 Kind = Literal["forward", "backward", "std"]
 
@@ -60,17 +54,10 @@ def gain(activation: Any, kind: Kind = "forward") -> float:
     """
     if kind not in get_args(Kind):
         raise ValueError(f"`kind` must be one of {get_args(Kind)}. Received: {kind!r}.")
-    found = resolve(activation)
-    if found.known:
-        return _known_gain(found.name, kind)
-    return _gain(found, kind)
+    return _gain(resolve(activation), kind)
 
 
-@functools.lru_cache(maxsize=256)
-def _known_gain(name: str, kind: Kind) -> float:
-    return _gain(resolve(name), kind)
-
-
+@remembered
 def _gain(function: Elementwise, kind: Kind) -> float:
     mean, square, slope = moments(function)
     power = {"forward": square, "backward": slope, "std": square - mean * mean}[kind]
@@ -108,7 +95,7 @@ def _panels(function: Elementwise, sigma: float, step: float = 0.5) -> tuple[Arr
     edges = edges[(edges >= -reach) & (edges <= reach)]
     width = np.diff(edges)
     # What is narrower holds the kink itself: a jump there has no slope that counts.
-    keep = width > (0.0 if function.known else 1.5 * narrow())
+    keep = width > 1.5 * function.narrow
     width, middle = width[keep], 0.5 * (edges[:-1] + edges[1:])[keep]
     nodes, weights, differentiate = _rule()
     x = middle[:, None] + 0.5 * width[:, None] * nodes
@@ -134,6 +121,9 @@ def _rule() -> tuple[Array, Array, Array]:
 def flat_ends(activation: Any) -> tuple[float, float] | None:
     """Where an activation saturates: beyond (low, high) its slope is under 2 % of its steepest, on both sides.
 
+    Between its ends a function that saturates does most of what it does. One that does less there than beyond them,
+    such as the root of |x|, is only steep in a narrow place, and has no ends.
+
     Args:
         activation: As `gain` takes it.
 
@@ -150,38 +140,85 @@ def flat_ends(activation: Any) -> tuple[float, float] | None:
         >>> [round(end, 2) for end in flat_ends("sigmoid")]
         [-5.29, 5.29]
     """
-    if activation_name(activation) in NOT_ELEMENTWISE:
-        return None
-    found = resolve(activation)
-    return _flat_ends(found.name) if found.known else _ends(found)
+    found = look(activation)
+    return None if isinstance(found, str) else _ends(found)
 
 
-@functools.lru_cache(maxsize=256)
-def _flat_ends(name: str) -> tuple[float, float] | None:
-    return _ends(resolve(name))
+@dataclass(frozen=True, slots=True)
+class ActivationFacts:
+    """All that is asked about the activation of a layer."""
+
+    name: str | None
+    """As `activation_name` gives it."""
+    gain: float | None
+    """The forward gain; None where there is none."""
+    ends: tuple[float, float] | None
+    """As `flat_ends` gives them."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the name can be given back, for one as `gain=`: a function of the person's own has a dot in it."""
+        return self.name is not None and "." not in self.name.partition("(")[0]
 
 
+def facts(activation: Any) -> ActivationFacts:
+    """Name, gain and flat ends of whatever stands as an activation in a layer. It never fails.
+
+    To be called outside of any trace: within one, a callable has a name and nothing else.
+
+    Args:
+        activation: Anything. None, a text or an object that is no activation, and a layer that is none, have no facts.
+
+    Example:
+        >>> facts(keras.ops.hard_tanh).name, facts(keras.ops.hard_tanh).ends
+        ('hard_tanh', (-1.0, 1.0))
+        >>> facts("rellu")
+        ActivationFacts(name=None, gain=None, ends=None)
+    """
+    if activation is None:
+        return ActivationFacts(None, None, None)
+    name = gain = ends = None
+    try:
+        found = look(activation)
+    except Exception:  # a person's own function, layer or config raises what it likes
+        with contextlib.suppress(Exception):
+            name = own_name(activation)
+        return ActivationFacts(name, None, None)
+    if isinstance(found, Elementwise):
+        with contextlib.suppress(Exception):
+            gain = _gain(found, "forward")
+        with contextlib.suppress(Exception):
+            ends = _ends(found)
+    return ActivationFacts(text_of(found), gain, ends)
+
+
+@remembered
 def _ends(function: Elementwise) -> tuple[float, float] | None:
     kinks = np.array([0.0, *function.kinks])
     graded = np.ravel(kinks[:, None] + np.array([-1.0, 1.0])[:, None, None] * 2.0 ** -np.arange(5, 20))
     edges = np.unique(np.concatenate([np.arange(-64.0, 64.01, 1 / 16), kinks, graded if function.known else []]))
     width = np.diff(edges)
     # In a narrow panel the difference of nearly equal numbers is noise, not a slope.
-    keep = width > (1e-6 if function.known or narrow() < 1e-6 else 1e-2)
+    keep = width > (1e-6 if function.narrow < 1e-6 else 1e-2)
     low, high = edges[:-1][keep], edges[1:][keep]
-    nodes, _, differentiate = _rule()
+    nodes, weights, differentiate = _rule()
     x = 0.5 * (low + high)[:, None] + 0.5 * (high - low)[:, None] * nodes
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         slope = np.abs(function.phi(x) @ differentiate.T * (2.0 / (high - low)[:, None]))
     if not np.all(np.isfinite(slope)):
         return None
+    change = slope * weights * 0.5 * (high - low)[:, None]
     limit = _FLAT * float(slope.max())
     steep = np.argwhere(slope >= limit)
     if limit == 0.0 or slope[0, 0] >= limit or slope[-1, -1] >= limit:
         return None
     (first, i), (last, j) = steep[0], steep[-1]
+    if 2.0 * change[first : last + 1].sum() < change.sum():
+        return None
     bottom = low[first] if i == 0 else np.interp(limit, slope[first, i - 1 : i + 1], x[first, i - 1 : i + 1])
     top = high[last] if j == _ORDER - 1 else np.interp(limit, slope[last, [j + 1, j]], x[last, [j + 1, j]])
+    if not function.known and max(-bottom, top) > REACH:
+        return None
     return round(float(bottom), 5), round(float(top), 5)
 
 
@@ -202,7 +239,7 @@ _HIGHEST = 1e6  # variances up to which a fixed point is looked for
 
 def _lowest(function: Elementwise) -> float:
     # Stands for 0. A callable's kinks are known to 1e-12 only, which a standard deviation must exceed by far.
-    return 1e-18 if function.known else 1e-6
+    return 1e-18 if function.narrow == 0.0 else 1e-6
 
 
 def critical_point(activation: Any, sigma_b: float = 0.0) -> CriticalPoint:
@@ -273,7 +310,7 @@ def depth_scale(activation: Any, sigma_w: float, sigma_b: float = 0.0) -> float:
         sigma_b: Biases have variance sigma_b^2.
 
     Returns:
-        xi in layers, to 0.1 % for c* up to 0.998; infinity on the edge of chaos.
+        xi in layers, to 0.1 % for c* up to 0.998; infinity on the edge of chaos, 0 where nothing passes.
 
     Raises:
         ValueError: When the variance grows without bound, so that there is no fixed point.
@@ -293,7 +330,10 @@ def depth_scale(activation: Any, sigma_w: float, sigma_b: float = 0.0) -> float:
     if chi > 1.0 + 1e-9:  # chaotic: c* < 1 is the other zero of C(c) - c, a convex function that is 0 at c = 1
         c = _bisect(lambda c: _correlation(function, sigma_w, sigma_b, q, c)[0] - c, 0.0, 1.0 - 1e-9)
         chi = _correlation(function, sigma_w, sigma_b, q, c)[1]
-    return math.inf if abs(math.log(chi)) < 1e-9 else -1.0 / math.log(chi)
+    if chi <= 0.0:
+        return 0.0
+    # Above 1 it is so near to the edge that c* and 1 are one number.
+    return math.inf if math.log(chi) > -1e-9 else -1.0 / math.log(chi)
 
 
 def _fixed_variance(function: Elementwise, sigma_w: float, sigma_b: float) -> float:
@@ -358,15 +398,18 @@ def _check_sigma(value: Any, name: str, least: float) -> None:
 __all__ = [
     "NAMES",
     "NOT_ELEMENTWISE",
+    "ActivationFacts",
     "CriticalPoint",
     "Elementwise",
     "Kind",
     "activation_name",
     "critical_point",
     "depth_scale",
+    "facts",
     "flat_ends",
     "gain",
     "moments",
+    "remembered",
     "resolve",
 ]
 

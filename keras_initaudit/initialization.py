@@ -10,7 +10,6 @@ branches are not scaled. `recommend` runs on any.
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 import warnings
@@ -22,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from . import connections
-from .gains import NOT_ELEMENTWISE, Elementwise, activation_name, flat_ends, gain, moments, resolve
+from .gains import ActivationFacts, Elementwise, activation_name, facts, gain, moments, remembered, resolve
 from .initializers import (
     DeltaOrthogonal,
     GlorotNormal,
@@ -41,9 +40,9 @@ from .tuning import Tuned, tune
 def recommend(activation: Any) -> Any:
     """The scheme to use for the kernel in front of an activation, ready to be given to a layer.
 
-    relu and its variants: He, with the exact gain of the activation; tanh, sigmoid, softmax, linear and whatever else
-    is flat at both ends: Glorot; selu: LeCun. It is the rule of thumb, for one layer: more than a few sigmoids in a
-    chain need `initialize`, which sees the whole model.
+    relu and its variants: He, with the exact gain of the activation; tanh, sigmoid, softmax, linear, and whatever else
+    is flat at both ends or has no gain: Glorot; selu: LeCun. It is the rule of thumb, for one layer: more than a few
+    sigmoids in a chain need `initialize`, which sees the whole model.
 
     Args:
         activation: A name, a function of `keras.activations`, an activation layer, or any callable; None is linear.
@@ -62,16 +61,17 @@ def recommend(activation: Any) -> Any:
         He et al. 2015; Glorot and Bengio 2010; Klambauer et al. 2017.
     """
     name = activation_name(activation)
+    found = facts(activation)
     if name == "selu":
         return LeCunNormal()
-    if name is None or name in NOT_ELEMENTWISE or _squashes(activation):
+    if name is None or found.gain is None or _squashes(found):
         return GlorotNormal()
     return HeNormal(gain=activation)
 
 
-def _squashes(activation: Any) -> bool:
+def _squashes(found: ActivationFacts) -> bool:
     """Whether an activation is flat at both ends and no ReLU with a ceiling."""
-    return flat_ends(activation) is not None and not (activation_name(activation) or "").startswith("relu")
+    return found.ends is not None and not (found.name or "").startswith("relu")
 
 
 def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | None = None) -> Any:
@@ -101,7 +101,7 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
         ValueError: When it is not built, and there is no `x` to build it with.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(1)])
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4096, "relu"), keras.layers.Dense(1)])
         >>> kernel = initialize(model, seed=1).layers[0].kernel
         >>> round(float(keras.ops.var(kernel)) * 8, 1)
         2.0
@@ -211,7 +211,7 @@ class _Starts:
                 continue
             hidden = place.activation is not None and not place.head and _gates(place.owner) == 1
             target = math.sqrt(operating_variance(place.activation, place.depth)) if hidden else 1.0
-            centred = hidden and _squashes(place.activation)
+            centred = hidden and _squashes(facts(place.activation))
             tuned = Tuned(place.owner, target / math.sqrt(place.branches), centred)
             wanted.setdefault(id(place.owner), tuned).kernels.append(place.variable)
         tune(self.model, x, list(wanted.values()))
@@ -243,25 +243,20 @@ def operating_variance(activation: Any, depth: int) -> float:
         return 1.0
     if depth <= 2 or function.name == "selu":  # selu keeps its own variance, 1, by construction
         return 1.0
-    if not function.known:
-        return _operating_variance(function, depth)
-    return _cached_variance(function.name, depth)
+    return _operating_variance(function, depth)
 
 
-@functools.lru_cache(maxsize=256)
-def _cached_variance(name: str, depth: int) -> float:
-    return _operating_variance(resolve(name), depth)
-
-
+@remembered
 def _operating_variance(function: Elementwise, depth: int) -> float:
     def power(q: float) -> float:
         mean, square, _ = moments(function, q)
         return square - mean * mean
 
     for q in 2.0 ** np.arange(0.0, -14.0, -0.5):
-        scale = q / power(q)
-        chi = scale * moments(function, q)[2]
-        growth = scale * (power(1.05 * q) - power(0.95 * q)) / (0.1 * q)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a function may be zero wherever a small q reaches
+            scale = q / power(q)
+            chi = scale * moments(function, q)[2]
+            growth = scale * (power(1.05 * q) - power(0.95 * q)) / (0.1 * q)
         if max(chi, growth) <= 1.0 + _DRIFT / depth**2:
             return float(q)
     return 1.0  # a kink at zero keeps chi above 1 at any scale: nothing is gained by a small one
@@ -290,9 +285,9 @@ def _variance(place: Place) -> float:
 
 def _uncentred(place: Place) -> bool:
     """Whether a kernel is in a chain of functions such as sigmoid, whose mean would soon be all that is passed on."""
-    if place.depth <= 2 or place.name != "kernel" or place.activation is None or not _squashes(place.activation):
+    if place.depth <= 2 or place.name != "kernel" or not _squashes(facts(place.activation)):
         return False
-    return place.owner.use_bias and abs(moments(place.activation)[0]) > 0.01
+    return getattr(place.owner, "use_bias", False) and abs(moments(place.activation)[0]) > 0.01
 
 
 def _scaled(scheme: Any, fan_in: float, fan_out: float, branches: float, seed: int) -> Any:

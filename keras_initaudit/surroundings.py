@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from . import connections, describe
-from .gains import activation_name
+from .gains import activation_name, facts
 
 
 def places(model: Any, x: Any = None) -> list[Place]:
@@ -35,7 +35,7 @@ class Place:
     owner: Any
     variable: Any
     activation: Any = None
-    """What the kernel feeds; None where that is linear."""
+    """What the kernel feeds: a canonical name, or a function of the person's own that has a gain; else None."""
     branches: int = 1
     """Of the last kernel of an unnormalised residual branch, how many such branches there are; else 1."""
     head: bool = False
@@ -261,20 +261,26 @@ def _activation(graph: Graph, call: int, owner: Any, name: str, with_kernel: set
     own = getattr(owner, "activation", None)
     if name == "depthwise_kernel":
         return None  # of a separable convolution: the pointwise kernel follows at once
-    if owner.__class__.__name__.endswith("Cell") or (own is not None and activation_name(own) is not None):
-        return own
+    if owner.__class__.__name__.endswith("Cell") or facts(own).name is not None:
+        return _with_gain(own)
     seen, todo = {call}, [call]
     while todo:
         current = todo.pop(0)
         children = [child for child in graph.below(current) if child not in seen and child not in with_kernel]
         for child in children:
-            if activation_name(graph.layers[child]) is not None:
-                return graph.layers[child]
+            if facts(graph.layers[child]).name is not None:
+                return _with_gain(graph.layers[child])
         if current in graph.raw:
             return graph.raw[current]
         seen |= set(children)
         todo += children
     return None
+
+
+def _with_gain(activation: Any) -> Any:
+    """The name of an activation; itself where no name says what it is; None for one without a gain, as for linear."""
+    found = facts(activation)
+    return found.name if found.known else activation if found.gain is not None and found.name is not None else None
 
 
 def _branch_ends(graph: Graph, with_kernel: set[int]) -> dict[int, int]:

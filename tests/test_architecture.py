@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
 # A package of modules (diagnosis, initializers, tensorboard) is one room.
 ROOMS = {
     "records": ((), ()),
-    "activations": ((), ("numpy", "keras")),
-    "gains": (("activations",), ("numpy",)),
+    "functions": ((), ("numpy",)),
+    "callables": (("functions",), ("numpy", "keras")),
+    "activations": (("functions", "callables"), ("numpy", "keras")),
+    "gains": (("functions", "activations"), ("numpy",)),
     "connections": ((), ("keras",)),
     "initializers": (("gains",), ("keras", "numpy")),
     "statistics": (("records",), ("numpy", "tensorflow")),
@@ -146,6 +148,11 @@ def test_what_tensorboard_imports_loads_neither_keras_nor_tensorflow():
 
 def test_the_proof_of_lightness_can_fail():
     assert "keras" in loaded_after("from keras_initaudit import HeNormal")
+
+
+@pytest.mark.parametrize("name", ["gain", "fans"])
+def test_a_public_name_may_be_the_first_import_of_a_program(name):
+    assert "keras" in loaded_after(f"from keras_initaudit import {name}")
 
 
 def test_importing_starts_no_tensorflow_and_draws_no_seed():

@@ -204,6 +204,59 @@ def test_the_schemes_are_real_initializers(capsys: pytest.CaptureFixture[str]) -
     assert "HeNormal()" in capsys.readouterr().out
 
 
+def test_the_schemes_for_one_activation(capsys: pytest.CaptureFixture[str]) -> None:
+    from keras_initaudit import critical_point, depth_scale, gain
+
+    assert cli.main(["schemes", "--activation", "tanh", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["gain"] == {"forward": gain("tanh"), "backward": gain("tanh", "backward")}
+    assert found["critical_point"] == dataclasses.asdict(critical_point("tanh"))
+    assert (found["activation"], found["recommended"]) == ("tanh", "GlorotNormal()")
+    depths = {start["initializer"]: start["depth_scale"] for start in found["starts"]}
+    assert depths == {
+        "GlorotNormal(), LeCunNormal()": "Infinity",
+        "HeNormal()": depth_scale("tanh", 2**0.5),
+        'HeNormal(gain="tanh")': depth_scale("tanh", gain("tanh")),
+    }
+    assert cli.main(["schemes", "--activation", "tanh"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["gain", "1.5925", "forward,", "1.4674", "backward"] in lines
+    assert ["critical", "point", "weights", "of", "variance", "1", "/", "fan_in"] in lines
+    assert ["HeNormal()", "2", "/", "fan_in", "21.7"] in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "recommended", "point", "last"),
+    [
+        ("relu", "HeNormal()", "variance 2 / fan_in", "any number"),
+        ("leaky_relu(0.1)", 'HeNormal(gain="leaky_relu(0.1)")', "variance 1.98 / fan_in", "any number"),
+        ("swish", 'HeNormal(gain="silu")', "none", "15.0"),
+        ("selu", "LeCunNormal()", "variance 0.4768 / fan_in", "33.6"),
+        ("linear", "GlorotNormal()", "variance 1 / fan_in", "any number"),
+        ("relu6", 'HeNormal(gain="relu6")', "variance 2 / fan_in", "any number"),
+    ],
+)
+def test_an_activation_of_each_kind(
+    capsys: pytest.CaptureFixture[str], name: str, recommended: str, point: str, last: str
+) -> None:
+    assert cli.main(["schemes", "--activation", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split(maxsplit=1)[1] == recommended
+    assert lines[3].endswith(point)
+    table = lines[lines.index("") + 2 : -3]
+    assert table[-1].endswith(last)
+    explodes = {line.split("  ")[0] for line in table if line.endswith("none: it grows without bound")}
+    assert explodes == ({"HeNormal()"} if name in ("leaky_relu(0.1)", "selu", "linear") else set())
+
+
+@pytest.mark.parametrize(("name", "message"), [("rellu", "Unknown activation 'rellu'"), ("softmax", "has no gain")])
+def test_an_activation_without_figures(capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
+    assert cli.main(["schemes", "--activation", name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("keras-initaudit: --activation: ")
+    assert message in error
+
+
 def test_the_module_runs_and_reads_a_log_without_keras(tmp_path: Path) -> None:
     folder = log(tmp_path / "run", shot(glorot, 40))
     command = [sys.executable, "-m", "keras_initaudit", "report", str(folder), "--fail-on", "bad"]

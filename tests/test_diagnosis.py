@@ -504,6 +504,9 @@ def test_a_thousand_layers_are_judged_in_a_second() -> None:
         ("selu", 1.0, "LeCunNormal()"),
         ("gelu", 1.53, 'HeNormal(gain="gelu")'),
         ("leaky_relu(0.2)", math.sqrt(2 / 1.04), "HeNormal(gain=1.387)"),
+        ("layers.my_gelu", 1.53, "HeNormal(gain=1.53)"),
+        ("__main__.<lambda>", 1.53, "HeNormal(gain=1.53)"),
+        ("layers.relu", None, "GlorotNormal()"),
         ("softmax", None, "GlorotNormal()"),
     ],
 )

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initaudit.activations import NAMES, NOT_ELEMENTWISE, resolve
-from keras_initaudit.gains import activation_name, critical_point, depth_scale, flat_ends, gain, moments
+from keras_initaudit.gains import (
+    NAMES,
+    NOT_ELEMENTWISE,
+    activation_name,
+    critical_point,
+    depth_scale,
+    flat_ends,
+    gain,
+    moments,
+    resolve,
+)
 
 REFERENCE = [
     line.split("\t")
@@ -156,7 +165,7 @@ def test_kinks_of_a_callable_are_found_wherever_they_are():
 @pytest.mark.parametrize(
     ("function", "why"),
     [
-        (lambda x: keras.ops.softmax(x), "not a fixed function"),
+        (lambda x: keras.ops.softmax(x), "each output depends on several inputs"),
         (lambda x: x - keras.ops.mean(x), "not a fixed function"),
         (lambda x: keras.random.normal(keras.ops.shape(x)), "not a fixed function"),
         (lambda x: keras.ops.sum(x), "not elementwise"),
@@ -260,6 +269,17 @@ def test_the_depth_scale_of_the_chaotic_phase_agrees_with_a_plain_double_quadrat
         c = (sigma_w**2 * np.sum(both * np.tanh(u) * np.tanh(v)) + sigma_b**2) / q
     chi = sigma_w**2 * np.sum(both / np.cosh(u) ** 2 / np.cosh(v) ** 2)
     assert depth_scale("tanh", sigma_w, sigma_b) == pytest.approx(-1.0 / math.log(chi), rel=1e-3)
+
+
+def test_a_depth_scale_is_never_negative():
+    assert depth_scale("relu6", gain("relu6")) == math.inf  # 2e-8 beyond the edge of chaos
+    assert depth_scale("hard_shrink", 1.0) == 0.0
+    for name in NAMES:
+        for sigma_w in (0.5, 1.0, math.sqrt(2.0)):
+            try:
+                assert depth_scale(name, sigma_w) >= 0.0, name
+            except ValueError as error:
+                assert "grows without bound" in str(error)  # noqa: PT017
 
 
 def test_a_variance_without_bound_has_no_depth_scale():

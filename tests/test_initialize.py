@@ -52,6 +52,84 @@ def test_an_unknown_activation_has_no_recommendation():
         ki.recommend("rellu")
 
 
+NO_GAIN = {
+    "unit length": lambda x: x / ops.norm(x, axis=-1, keepdims=True),
+    "log": lambda x: ops.log(x + 5.0),
+    "root": ops.sqrt,
+    "random": lambda x: x + keras.random.normal(ops.shape(x), dtype=x.dtype),
+    "another softmax": lambda x: ops.softmax(2.0 * x),
+}
+
+
+class Labelled(layers.Dense):
+    """Has an attribute `activation` that is none."""
+
+    def __init__(self, units, label):
+        super().__init__(units)
+        self.label = label
+
+    def build(self, shape):
+        super().build(shape)
+        self.activation = self.label
+
+    def call(self, x):
+        return ops.matmul(x, self.kernel) + self.bias
+
+
+@pytest.mark.parametrize("activation", NO_GAIN.values(), ids=NO_GAIN)
+def test_an_activation_without_a_gain_is_treated_as_linear(activation):
+    assert type(ki.recommend(activation)) is ki.GlorotNormal
+    for eager in (False, True):
+        model = keras.Sequential([keras.Input((300,)), layers.Dense(200, activation), layers.Dense(3)])
+        model.compile("sgd", "mse", run_eagerly=eager)
+        assert_variance(ki.initialize(model, seed=1).layers[0].kernel, 2 / 500)
+        ki.initialize(model, x=np.ones((4, 300), "float32") / 300, seed=1)
+
+
+@pytest.mark.parametrize("label", ["rellu", 3, "half"])
+def test_an_attribute_that_is_no_activation_is_none(label):
+    assert type(ki.recommend(Labelled(3, label))) is ki.GlorotNormal
+    model = keras.Sequential([keras.Input((300,)), Labelled(200, label), layers.ReLU(), Labelled(3, label)])
+    ki.initialize(model, seed=1)
+    assert_variance(model.layers[0].kernel, 2 / 300)  # what follows is its activation
+    ki.initialize(model, x=np.ones((4, 300), "float32"), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [(lambda x: ops.silu(x), "silu"), (lambda x: ops.sigmoid(x), "sigmoid"), (ops.relu, "relu")],
+    ids=["silu", "sigmoid", "relu"],
+)
+def test_a_function_that_keras_knows_by_another_name_is_started_in_the_same_way(activation, name):
+    x = RNG.normal(size=(32, 16)).astype("float32")
+    assert repr(ki.recommend(activation)) == repr(ki.recommend(name))
+
+    def started(function):
+        found = []
+        for data in (None, x):
+            hidden = [layers.Dense(16, function, name=f"hidden_{index}") for index in range(8)]
+            model = keras.Sequential([keras.Input((16,)), *hidden, layers.Dense(3, name="head")], name="same")
+            found += [values(variable) for variable in ki.initialize(model, x=data, seed=1).weights]
+        return found
+
+    for one, other in zip(started(activation), started(name), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_function_of_ones_own_is_started_with_its_gain():
+    def quick(x):
+        return x * ops.sigmoid(1.702 * x)
+
+    class Quick(layers.Layer):
+        def call(self, x):
+            return quick(x)
+
+    assert ki.recommend(quick).variance((30, 20)) == pytest.approx(gain(quick) ** 2 / 30)
+    for hidden in ([layers.Dense(200, quick)], [layers.Dense(200), Quick()], [layers.Dense(200, Quick())]):
+        model = keras.Sequential([keras.Input((300,)), *hidden, layers.Dense(3)])
+        assert_variance(ki.initialize(model, seed=1).layers[0].kernel, gain(quick) ** 2 / 300)
+
+
 def feeds(model, x=None):
     return {
         place.path: activation_name(place.activation) if place.activation is not None else None

@@ -1,7 +1,8 @@
-"""The README's code runs, in its order and one process, and prints what the README says it prints."""
+"""The README's code and commands run, in their order, and print what the README says they print."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"<!-- (run|output) -->\n```\w+\n(.*?)```", README, re.DOTALL)
+COMMANDS = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^keras-initaudit .*$", README, re.MULTILINE)]
+# What the commands work on, from the model and the data of the README's code.
+FILES = """
+import numpy
+model.save("model.keras")
+numpy.savez("batch.npz", x=x[:32] / 16, y=y[:32])
+"""
+
+
+def not_run(text):
+    """The Python blocks of a text that no mark says to run."""
+    return re.findall(r"(?<!<!-- run -->\n)```python\n(.*?)```", text, re.DOTALL)
 
 
 def masked(text):
@@ -21,7 +34,7 @@ def masked(text):
 
 def test_the_code_prints_what_the_readme_shows(tmp_path):
     mark = "=== the next block ==="
-    code = f"\nprint({mark!r}, flush=True)\n".join(text for kind, text in BLOCKS if kind == "run")
+    code = f"\nprint({mark!r}, flush=True)\n".join(text for kind, text in [*BLOCKS, ("run", FILES)] if kind == "run")
     (tmp_path / "readme.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "readme.py"],
@@ -40,6 +53,17 @@ def test_the_code_prints_what_the_readme_shows(tmp_path):
         else:
             assert masked(printed[runs]) == masked(text)
     assert runs >= 1
+    assert len(COMMANDS) >= 4
+    for command in COMMANDS:
+        line = [sys.executable, "-m", "keras_initaudit", *command]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (command, done.stderr[-3000:])
+
+
+def test_every_python_block_is_run():
+    assert not not_run(README)
+    assert not_run("text\n\n```python\nprint(1)\n```\n") == ["print(1)\n"]
+    assert not not_run("<!-- run -->\n```python\nprint(1)\n```\n")
 
 
 def test_the_mask_hides_numbers_and_nothing_else():

@@ -57,7 +57,8 @@ def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = 
             return "LeCunNormal", "LeCunNormal()"
         if name in _GLOROT or gain is None:
             return "GlorotNormal", "GlorotNormal()"
-        return "HeNormal", f'HeNormal(gain="{name}")' if name == activation else f"HeNormal(gain={gain:.4g})"
+        # One word is a name that `gain` takes; a function of the person's own has its module in front, and a dot.
+        return "HeNormal", f'HeNormal(gain="{name}")' if activation.isidentifier() else f"HeNormal(gain={gain:.4g})"
     assert info is not None
     square = 2.0 if name in _HE else 1.0 if name in _GLOROT or name == "selu" or gain is None else gain * gain
     axes = _axes(info)
