@@ -412,22 +412,3 @@ __all__ = [
     "remembered",
     "resolve",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ActivationFacts:
-    name: str | None
-    gain: float | None
-    ends: tuple[float, float] | None
-
-
-def facts(activation: Any) -> ActivationFacts:
-    def attempt(f: Any) -> Any:
-        try:
-            return f(activation)
-        except Exception:
-            return None
-
-    if activation is None:
-        return ActivationFacts(None, None, None)
-    return ActivationFacts(attempt(activation_name), attempt(gain), attempt(flat_ends))

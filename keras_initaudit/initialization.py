@@ -11,7 +11,6 @@ branches are not scaled. `recommend` runs on any.
 from __future__ import annotations
 
 import math
-import random
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +30,7 @@ from .initializers import (
     RandomNormal,
     VarianceScaling,
 )
-from .initializers.base import mix
+from .initializers.base import fresh_seed, mix
 from .initializers.scaling import AxesScheme
 from .surroundings import Place, places
 from .tuning import Tuned, tune
@@ -128,7 +127,7 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
             f"Model {model.name!r} is not built, so that there is nothing to start. Give it an Input, call it once, or "
             "give `x`, a batch of its inputs."
         )
-    base = random.randint(0, 2**31 - 1) if seed is None else int(seed)
+    base = fresh_seed() if seed is None else int(seed)
     starts = _Starts(model, places(model, x), chosen, base)
     starts.draw()
     if x is not None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -70,7 +69,7 @@ class RandomScheme(Scheme):
             )
         self._init_seed = seed if seed is None or _is_generator(seed) else int(seed)
         # From Python's own generator, as Keras does, so that `keras.utils.set_random_seed` rules it.
-        self._origin = random.randint(1, 10**9) if seed is None else None
+        self._origin = fresh_seed() if seed is None else None
         self._draws = 0
 
     @property
@@ -115,6 +114,11 @@ def mix(seed: Any, text: str) -> int:
 
 def _is_generator(seed: Any) -> bool:
     return isinstance(seed, keras.random.SeedGenerator)
+
+
+def fresh_seed() -> int:
+    """A seed from where Keras itself draws those of its initializers: `keras.utils.set_random_seed` decides it."""
+    return int(keras.initializers.RandomUniform().seed)
 
 
 class _Mixed(keras.random.SeedGenerator):
