@@ -8,6 +8,7 @@ the stand-in behind; it goes as soon as anything asks the model for its train fu
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import itertools
@@ -137,6 +138,13 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         super().__init__()
         self._begin_anew()
         self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InitAudit:
+        memo[id(self.data)] = self.data  # only read, and a dataset or a generator cannot be copied
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
 
     # What Keras calls
 

@@ -9,6 +9,7 @@ import joblib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from sklearn.base import clone
 
@@ -81,6 +82,15 @@ def test_a_fresh_one_can_be_copied_whatever_its_schedule(how, schedule, tmp_path
     for name in ("log_dir", "schedule", "probe_size", "histograms", "on_finding", "thresholds", "verbose", "ignore"):
         assert getattr(again, name) == getattr(callback, name), name
     np.testing.assert_array_equal(again.data[0], X)
+
+
+@pytest.mark.parametrize("how", ["copy", "deepcopy", "clone"])
+def test_a_copy_reads_the_same_data(how, tmp_path):
+    data = tf.data.Dataset.from_tensor_slices((X, LABELS)).batch(8)
+    again = COPIES[how](InitAudit(False, [0], data, verbose=0, on_finding="silent"), tmp_path)
+    assert again.data is data
+    fit(model_of(), again)
+    assert again.reports[0].snapshot.batch_size == 8
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
