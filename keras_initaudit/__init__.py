@@ -14,7 +14,6 @@ import wrapt
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
     from .auditing import audit as audit
-    from .callback import BadInitializationError as BadInitializationError
     from .callback import InitAudit as InitAudit
     from .connections import fans as fans
     from .diagnosis import Thresholds as Thresholds
@@ -87,6 +86,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
         Zeros as Zeros,
     )
     from .records import Finding as Finding
+    from .report import BadInitializationError as BadInitializationError
     from .report import Report as Report
 
 __version__ = "0.1.0"
@@ -124,7 +124,7 @@ _HOME = {
     "recommend": "initialization",
     "initialize": "initialization",
     "InitAudit": "callback",
-    "BadInitializationError": "callback",
+    "BadInitializationError": "report",
     "audit": "auditing",
     "Report": "report",
     "Finding": "records",

@@ -11,6 +11,8 @@ import keras
 from . import remedy
 from .batch import first_batch, fixed_batch_size, unpack
 from .diagnosis import Thresholds, diagnose
+from .ignoring import checked_ignore, split
+from .keras2 import refuse_keras_2
 from .probe import Probe, require_tensorflow, updates_made
 from .records import Finding, Snapshot
 from .report import Report
@@ -24,6 +26,7 @@ def audit(
     *,
     probe_size: int = 32,
     thresholds: Thresholds | None = None,
+    ignore: Sequence[str] = (),
 ) -> Report:
     """What one step of training would see in this model, as it is now; nothing is changed.
 
@@ -34,13 +37,15 @@ def audit(
         sample_weight: Weights of the samples.
         probe_size: Number of samples to use.
         thresholds: Limits of the rules; None for the defaults.
+        ignore: Findings that are meant: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
+            They cost no verdict; the report lists them.
 
     Returns:
         The report, with the remedies that were proven on this model and batch.
 
     Raises:
-        TypeError: `model` is not a Keras model, or `probe_size` or `thresholds` is of the wrong type.
-        ValueError: `model` is not compiled, `probe_size` is not positive, or there is no data.
+        TypeError: `model` is not a Keras model, or `probe_size`, `thresholds` or `ignore` is of the wrong type.
+        ValueError: `model` is not compiled, `probe_size` is not positive, `ignore` names no rule, or there is no data.
         RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
@@ -54,6 +59,8 @@ def audit(
     require_tensorflow("audit")
     size = checked_probe_size(probe_size)
     limits = checked_thresholds(thresholds)
+    meant = checked_ignore(ignore)
+    refuse_keras_2(model)
     if not callable(getattr(model, "train_step", None)):
         raise TypeError(f"model must be a keras.Model, got {type(model).__name__}")
     if not getattr(model, "compiled", False):
@@ -70,7 +77,7 @@ def audit(
             "give them as audit(model, x, y)"
         )
     probe = Probe(model, batch, size=size, histograms=False)
-    return judge(probe, [probe.measure(updates_made(model))], limits)
+    return judge(probe, [probe.measure(updates_made(model))], limits, meant)
 
 
 def _needs_targets(model: Any) -> bool:
@@ -79,14 +86,21 @@ def _needs_targets(model: Any) -> bool:
     return model.loss is not None and not any(own)
 
 
-def judge(probe: Probe, snapshots: Sequence[Snapshot], thresholds: Thresholds, known: Sequence[Finding] = ()) -> Report:
-    """The report of the last of `snapshots`, with remedies proven for what is not `known` yet."""
-    findings = diagnose(snapshots, thresholds)
+def judge(
+    probe: Probe,
+    snapshots: Sequence[Snapshot],
+    thresholds: Thresholds,
+    ignore: Sequence[str] = (),
+    known: Sequence[Finding] = (),
+) -> Report:
+    """The report of the last of `snapshots`, with remedies proven for what is neither ignored nor `known` yet."""
+    findings, ignored = split(diagnose(snapshots, thresholds), ignore)
     proven = {identity(finding): finding for finding in known}
     with probe.randomness_kept():  # to make an initializer draws a seed, even where another one is given
         new = [finding for finding in findings if identity(finding) not in proven]
         proven |= zip(map(identity, new), remedy.prove(new, probe, thresholds), strict=True)
-    return Report(snapshots[-1], tuple(_with_remedy_of(finding, proven[identity(finding)]) for finding in findings))
+    counted = tuple(_with_remedy_of(finding, proven[identity(finding)]) for finding in findings)
+    return Report(snapshots[-1], counted, ignored)
 
 
 def identity(finding: Finding) -> tuple[str, str | None, str]:

@@ -2,16 +2,19 @@
 
 The first audit runs between the moment in which `fit` has its first batch and the first update. To be there, the
 callback stands in for `model.train_function` for one call: it takes the batch, puts Keras's own function back, probes,
-and calls that function with the batch in front. From then on it only counts.
+and calls that function with the batch in front. From then on it only counts. A `fit` that ends before that call leaves
+the stand-in behind; it goes as soon as anything asks the model for its train function, as every `fit` does first.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
+import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,30 +23,22 @@ import keras
 from . import auditing
 from .batch import first_batch, fixed_batch_size, runs_python, take_batch
 from .diagnosis import Thresholds
-from .hooks import replaced
+from .hooks import replace
+from .ignoring import checked_ignore
+from .keras2 import OutOfBatches, keras_2_sentence
 from .probe import Probe, require_tensorflow, updates_made
 from .records import Finding, Snapshot
+from .report import BadInitializationError as BadInitializationError
 from .report import Report
 from .tensorboard.summary import Writer
 
 Reaction = Literal["warn", "raise", "stop", "silent"]
 _REACTIONS = ("warn", "raise", "stop", "silent")
 _DENSE = (1, 2, 5)
+_KEPT_SNAPSHOTS = 8
 
 
-class BadInitializationError(Exception):
-    """What `InitAudit(on_finding="raise")` raises, before the first update where the fault can be seen there.
-
-    Attributes:
-        report: The `Report` with the findings.
-    """
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(f"\n{report}")
-        self.report = report
-
-
-class InitAudit(keras.callbacks.Callback):
+class InitAudit(OutOfBatches, keras.callbacks.Callback):
     """Watches a `fit` for what a bad initialization does, and says so before the first update.
 
     It runs the model's own `train_step` beside the training on a small fixed batch, at a few steps only, and puts back
@@ -51,8 +46,8 @@ class InitAudit(keras.callbacks.Callback):
     same `fit` without it. A fault of the audit itself becomes one warning, and the training goes on.
 
     Args:
-        log_dir: Folder for TensorBoard; the audit writes into its subfolder `initaudit`. None means
-            `logs/<date-time>`, False writes no log.
+        log_dir: Folder for TensorBoard; the audit writes into its subfolder `initaudit`, or `initaudit-2` and so on
+            where that holds a log: each model has its own. None means `logs/<date-time>`, False writes no log.
         schedule: Steps (updates made) at which to audit: None for 0, 1, 2, 5, 10, 20, 50, ..., an integer n for
             every n-th step, an iterable of steps, or a function from a step to whether to audit there. Step 0, the
             state at initialization, is always audited.
@@ -62,14 +57,19 @@ class InitAudit(keras.callbacks.Callback):
         histograms: Whether the log gets histograms of weights, activations and gradients.
         on_finding: `"warn"` prints the report; `"raise"` raises `BadInitializationError` when the verdict is bad, and
             `"stop"` ends the training then; `"silent"` records only; a function is called with each report that has
-            news.
+            news, and what it raises ends the training too.
         thresholds: Limits of the rules; None for the defaults.
         verbose: 0 prints nothing, 1 the first verdict and later news, 2 every report.
+        ignore: Findings that are meant: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
+            They cost no verdict and are no news; the report lists them.
 
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a value that is not allowed.
         RuntimeError: Keras runs on another backend than TensorFlow.
+
+    A copy (`copy.deepcopy`, `pickle`, `sklearn.base.clone`) has the arguments and what was found so far, and starts
+    anew at its next `fit`.
 
     Attributes:
         reports: The reports so far, the one at initialization first.
@@ -96,11 +96,12 @@ class InitAudit(keras.callbacks.Callback):
         on_finding: Reaction | Callable[[Report], object] = "warn",
         thresholds: Thresholds | None = None,
         verbose: int = 1,
+        ignore: Iterable[str] = (),
     ) -> None:
         super().__init__()
         require_tensorflow("InitAudit")
         self.log_dir = _checked_log_dir(log_dir)
-        self._is_due = _checked_schedule(schedule)
+        self.schedule = _checked_schedule(schedule)
         self.probe_size = auditing.checked_probe_size(probe_size)
         if not isinstance(histograms, bool):
             raise TypeError(f"histograms must be True or False, got {histograms!r}")
@@ -114,32 +115,68 @@ class InitAudit(keras.callbacks.Callback):
         self.data = data
         self.histograms = histograms
         self.on_finding = on_finding
-        self.thresholds = auditing.checked_thresholds(thresholds)
-        self.verbose = int(verbose)
+        auditing.checked_thresholds(thresholds)
+        self.thresholds = thresholds
+        self.verbose = verbose
+        self.ignore = checked_ignore(ignore)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """As it is before the first `fit`: nothing found, no model, no log."""
         self.reports: list[Report] = []
         self.findings: list[Finding] = []
         self.snapshots: list[Snapshot] = []
         self._probe: Probe | None = None
         self._compiled: tuple[Any, ...] = ()
+        self._is_due: Callable[[int], bool] = default_schedule
+        self._put_back: Callable[[], None] = lambda: None
         self._writer: Writer | None = None
+        self._folder: Path | None = None
+        self._unwritable = False
         self._step = 0
         self._failed = False
         self._data_runs_python = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: value for name, value in vars(self).items() if name not in _OF_A_FIT}
+        return kept | {name: list(kept[name]) for name in ("reports", "findings", "snapshots")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._begin_anew()
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InitAudit:
+        memo[id(self.data)] = self.data  # only read, and a dataset or a generator cannot be copied
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
 
     # What Keras calls
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts anew for a model that it has not seen; goes on for one that it has."""
         del logs
+        keras_2 = keras_2_sentence(self.model)
+        if keras_2 is not None:
+            self._begin_anew()
+            self._failed = True
+            warnings.warn(f"InitAudit does not audit this fit: {keras_2}.", stacklevel=2)
+            return
         compiled = (self.model, self.model.optimizer, self.model._compile_loss)
+        self._failed = False
+        self._put_back()
         if not _same(compiled[:1], self._compiled[:1]):
-            self.snapshots, self._probe, self._step = [], None, 0
-            self.reports, self.findings = [], []
+            self._close_log()
+            self._begin_anew()
+        elif not self.reports:
+            self._probe = None  # the first audit was interrupted
         elif self._probe is not None and not _same(compiled, self._compiled):
             # Compiled again: the kept trace holds the old loss and optimizer.
             self._guarded(self._new_probe, self._probe.batch)
         self._compiled = compiled
-        self._failed = False
+        self._is_due = _is_due(self.schedule)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Stands in for the train function at the first batch; remembers the weights before an audited one."""
@@ -155,16 +192,18 @@ class InitAudit(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts, and audits where the schedule says so."""
         del batch, logs
+        if not self._compiled:
+            return  # a model of Keras 2
         due = self._due_after_next()
         self._step += self.model.steps_per_execution
         if due and self._probe is not None and not self._failed:
-            self._guarded(self._audit, self.model.steps_per_execution)
+            self._look(self._measured, self.model.steps_per_execution)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Closes the log; a later `fit` goes on in it."""
         del logs
-        if self._writer is not None:
-            self._guarded(self._writer.close)
+        self._put_back()
+        self._close_log()
 
     # What they do
 
@@ -172,23 +211,27 @@ class InitAudit(keras.callbacks.Callback):
         return any(self._is_due(self._step + i + 1) for i in range(self.model.steps_per_execution))
 
     def _stand_in(self) -> None:
-        model, train = self.model, self.model.train_function
-        standing = replaced(model, "train_function", lambda iterator: first(iterator))
+        """Takes the place of the train function for one call, or until the model is asked for that function."""
+        self._put_back()
+        model, train, make = self.model, self.model.train_function, self.model.make_train_function
 
         def first(iterator: Any) -> Any:
-            standing.__exit__(None, None, None)
-            batch = None
+            self._put_back()
             self._data_runs_python = runs_python(iterator)
-            try:
-                batch, iterator = take_batch(iterator, model.steps_per_execution)
-            finally:
-                if batch is not None:
-                    self._guarded(self._begin, batch)
+            batch, iterator = take_batch(iterator, model.steps_per_execution)
+            if batch is not None:
+                self._look(self._first_measured, batch)
             return train(iterator)
 
-        standing.__enter__()
+        def make_train_function(*args: Any, **kwargs: Any) -> Any:
+            put_back()
+            return make(*args, **kwargs)
 
-    def _begin(self, batch: Any) -> None:
+        # This order, and the other way round at the end: an interrupt in between leaves the harmless one.
+        put_back = replace(model, make_train_function=make_train_function, train_function=first)
+        self._put_back = put_back
+
+    def _first_measured(self, batch: Any) -> Snapshot | None:
         if self.data is not None:
             data = self.data if isinstance(self.data, tuple) else (self.data,)
             batch = first_batch(*data, size=max(self.probe_size, fixed_batch_size(self.model) or 0))
@@ -196,8 +239,7 @@ class InitAudit(keras.callbacks.Callback):
                 raise ValueError("data has no batch")
         self._new_probe(batch)
         assert self._probe is not None
-        if self._probe.ready():  # else the first audit is that of step 1
-            self._audit()
+        return self._measured() if self._probe.ready() else None  # else the first audit is that of step 1
 
     def _new_probe(self, batch: Any) -> None:
         self._probe = Probe(
@@ -208,34 +250,52 @@ class InitAudit(keras.callbacks.Callback):
             data_runs_python=self._data_runs_python,
         )
 
-    def _audit(self, updates: int = 1) -> None:
+    def _measured(self, updates: int = 1) -> Snapshot:
         assert self._probe is not None
-        measured = self._probe.measure(self._step, updates=updates)
+        return self._probe.measure(self._step, updates=updates)
+
+    def _look(self, measure: Callable[..., Snapshot | None], *args: Any) -> None:
+        """One audit. What a person's own `on_finding` raises is theirs, everything else a fault of the audit."""
+        measured = self._guarded(measure, *args)
+        seen = None if measured is None else self._guarded(self._judged, measured)
+        if seen is not None:
+            self._guarded(self._show, measured, *seen)
+            self._react(*seen)
+
+    def _judged(self, measured: Snapshot) -> tuple[Report, list[Finding]]:
+        """The report, and what is news in it."""
+        assert self._probe is not None
         # Histograms are for the log: kept, they would be the larger part of what a long fit gathers.
         snapshot = dataclasses.replace(measured, histograms={})
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
         self.snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
-        report = auditing.judge(self._probe, self.snapshots, self.thresholds, known=self.findings)
+        limits = auditing.checked_thresholds(self.thresholds)
+        report = auditing.judge(self._probe, self.snapshots, limits, self.ignore, known=self.findings)
         known = {auditing.identity(finding) for finding in self.findings}
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
         self.findings.extend(news)
+        return report, news
+
+    def _show(self, measured: Snapshot, report: Report, news: list[Finding]) -> None:
         self._write(measured, report)
         self._tell(report, news)
-        self._react(report, news)
 
     def _write(self, snapshot: Snapshot, report: Report) -> None:
-        if self.log_dir is False:
+        if self.log_dir is False or self._unwritable:
             return
         try:
             if self._writer is None:
-                if self.log_dir is None:
-                    self.log_dir = Path("logs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-                self._writer = Writer(Path(self.log_dir) / "initaudit")
+                self._folder = _new_folder() if self.log_dir is None else Path(self.log_dir)
+                self._writer = Writer(self._folder / "initaudit")
             self._writer.write(snapshot, report.findings, report.to_markdown())
         except OSError as error:
-            self.log_dir = False
+            self._unwritable = True
             warnings.warn(f"InitAudit writes no log: {error}. The audit and the training go on.", stacklevel=2)
+
+    def _close_log(self) -> None:
+        if self._writer is not None:
+            self._guarded(self._writer.close)
 
     def _tell(self, report: Report, news: list[Finding]) -> None:
         if self.on_finding == "silent":
@@ -246,8 +306,8 @@ class InitAudit(keras.callbacks.Callback):
                 warnings.warn(f"InitAudit: {report.verdict}: {news[0].message}", stacklevel=2)
         elif first or news or self.verbose == 2:
             print(report.text() if first else f"\n{report.text()}", flush=True)
-            if first and self.log_dir is not False:
-                print(f"\nSee it: tensorboard --logdir {self.log_dir}\n", flush=True)
+            if first and self._folder is not None and not self._unwritable:
+                print(f"\nSee it: tensorboard --logdir {self._folder}\n", flush=True)
 
     def _react(self, report: Report, news: list[Finding]) -> None:
         if callable(self.on_finding):
@@ -259,12 +319,10 @@ class InitAudit(keras.callbacks.Callback):
             if self.on_finding == "stop":
                 self.model.stop_training = True
 
-    def _guarded(self, action: Callable[..., object], *args: Any) -> None:
-        """Runs a part of the audit; a fault of it becomes one warning, and the rest of this `fit` is not audited."""
+    def _guarded(self, action: Callable[..., Any], *args: Any) -> Any:
+        """What a part of the audit gives; a fault of it becomes one warning, and ends the audit of this `fit`."""
         try:
-            action(*args)
-        except BadInitializationError:
-            raise
+            return action(*args)
         except Exception as error:
             self._failed = True
             warnings.warn(
@@ -272,9 +330,14 @@ class InitAudit(keras.callbacks.Callback):
                 f"goes on: {type(error).__name__}: {error}",
                 stacklevel=2,
             )
+            return None
 
 
-_KEPT_SNAPSHOTS = 8
+_OF_A_FIT = (
+    *("params", "_model", "_probe", "_compiled", "_is_due", "_put_back"),
+    *("_writer", "_folder", "_unwritable", "_step", "_failed"),
+)
+"""Attributes that belong to a `fit` and its model: a copy has none of them."""
 
 
 def _same(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
@@ -288,27 +351,48 @@ def default_schedule(step: int) -> bool:
     return step in (0, *_DENSE)
 
 
-def _checked_schedule(schedule: Any) -> Callable[[int], bool]:
-    if schedule is None:
-        return default_schedule
-    if isinstance(schedule, bool | str):
+def _checked_schedule(schedule: Any) -> Any:
+    """`schedule` as it was given; the steps of what can be read once only, as a tuple."""
+    if isinstance(schedule, bool | str) or not (
+        schedule is None or isinstance(schedule, int | Iterable) or callable(schedule)
+    ):
         raise TypeError(f"schedule must be None, an integer, steps or a function of a step, got {schedule!r}")
     if isinstance(schedule, int):
         if schedule < 1:
             raise ValueError(f"schedule must be at least 1 where it is an integer, got {schedule}")
-        return lambda step: step % schedule == 0
-    if callable(schedule):
-        return lambda step: bool(schedule(step))
-    try:
-        steps = frozenset(schedule)
-    except TypeError as error:
-        raise TypeError(
-            f"schedule must be None, an integer, steps or a function of a step, got {schedule!r}"
-        ) from error
+        return schedule
+    if schedule is None or callable(schedule):
+        return schedule
+    steps = schedule if isinstance(schedule, Collection) else tuple(schedule)
     wrong = [step for step in steps if isinstance(step, bool) or not isinstance(step, int) or step < 0]
     if wrong:
         raise ValueError(f"schedule must hold steps, integers from 0; got {wrong[0]!r} in it")
+    return steps
+
+
+def _is_due(schedule: Any) -> Callable[[int], bool]:
+    """Whether a step is one to audit at, for what `_checked_schedule` has let through."""
+    if schedule is None:
+        return default_schedule
+    if isinstance(schedule, int):
+        return lambda step: step % schedule == 0
+    if callable(schedule):
+        return lambda step: bool(schedule(step))
+    steps = frozenset(schedule)
     return lambda step: step in steps
+
+
+def _new_folder() -> Path:
+    """`logs/<date-time>`, made now and by nobody else: two runs may begin in one second."""
+    name = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    for attempt in itertools.count(1):
+        folder = Path("logs") / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable: the count has no end")
 
 
 def _checked_log_dir(log_dir: Any) -> Any:

@@ -119,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME=VALUE",
             help="another limit for a rule, as dead_bad=0.8; may be repeated",
         )
+        command.add_argument(
+            "--ignore",
+            action="append",
+            default=[],
+            metavar="RULE[:LAYER]",
+            help="a finding that is meant, as duplicate-kernels or 'no-gradient:ema/*'; may be repeated",
+        )
     return parser
 
 
@@ -148,8 +155,17 @@ def _thresholds(pairs: Sequence[str]) -> Thresholds:
         raise _CommandError(f"--threshold: {error}") from error
 
 
+def _ignore(entries: Sequence[str]) -> tuple[str, ...]:
+    from .ignoring import checked_ignore
+
+    try:
+        return checked_ignore(entries)
+    except ValueError as error:
+        raise _CommandError(f"--{error}") from error
+
+
 def _audited(given: argparse.Namespace) -> list[tuple[str, Report]]:
-    thresholds = _thresholds(given.threshold)
+    thresholds, ignore = _thresholds(given.threshold), _ignore(given.ignore)
     if not given.model.exists():
         raise _CommandError(f"no model at {str(given.model)!r}; model.save({str(given.model)!r}) writes one")
     x, y, weights = _batch(given.data)
@@ -170,7 +186,7 @@ def _audited(given: argparse.Namespace) -> list[tuple[str, Report]]:
     if not getattr(model, "compiled", False):
         raise _CommandError(f"{str(given.model)!r} was saved without a loss; name one with --loss")
     try:
-        found = audit(model, x, y, weights, probe_size=given.probe_size, thresholds=thresholds)
+        found = audit(model, x, y, weights, probe_size=given.probe_size, thresholds=thresholds, ignore=ignore)
     except Exception as error:  # the model's own layers and losses run here
         raise _CommandError(
             f"cannot audit {str(given.model)!r} on {str(given.data)!r}: {type(error).__name__}: {error}"
@@ -221,10 +237,11 @@ def _batch(path: Path) -> tuple[Any, Any, Any]:
 
 def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
     from .diagnosis import diagnose
+    from .ignoring import split
     from .report import Report
     from .tensorboard.summary import read_runs
 
-    thresholds = _thresholds(given.threshold)
+    thresholds, ignore = _thresholds(given.threshold), _ignore(given.ignore)
     try:
         runs = read_runs(given.log_dir)
     except OSError as error:
@@ -247,7 +264,7 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
             for f in diagnose(run.snapshots, thresholds)
             for told in [tried.get((f.rule, f.layer))]
         )
-        reports.append((run.name, Report(run.snapshots[-1], findings)))
+        reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore))))
     return reports
 
 

@@ -32,6 +32,7 @@ from .initializers import (
 )
 from .initializers.base import fresh_seed, mix
 from .initializers.scaling import AxesScheme
+from .keras2 import refuse_keras_2
 from .surroundings import Place, places
 from .tuning import Tuned, tune
 
@@ -108,6 +109,7 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
     Reference:
         Mishkin and Matas 2016, https://arxiv.org/abs/1511.06422 (LSUV); Zhang et al. 2019 (residual branches).
     """
+    refuse_keras_2(model)
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {model!r} (of type {type(model).__name__}).")
     if isinstance(scheme, str) and scheme == "auto":

@@ -8,11 +8,13 @@ other thresholds. Standard library only: the TensorBoard plugin imports this mod
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 NAN = math.nan
 
@@ -199,7 +201,7 @@ def to_jsonable(value: Any) -> Any:
     """`value` as JSON can hold it: dataclasses as dicts, tuples as lists, numbers that JSON lacks as text.
 
     NaN and the infinities become "NaN", "Infinity" and "-Infinity": every JSON reader takes those, not every one
-    the bare words. `number` turns them back.
+    the bare words. The functions `*_from_json` turn them back; so does `number`, one at a time.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
@@ -207,9 +209,12 @@ def to_jsonable(value: Any) -> Any:
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_jsonable(item) for item in value]
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, float):
+    if isinstance(value, numbers.Integral):  # numpy's too
+        return int(value)
+    if isinstance(value, numbers.Real):
+        value = float(value)
         if math.isfinite(value):
             return value
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -223,34 +228,20 @@ def number(value: Any) -> float:
 
 def layer_from_json(data: Mapping[str, Any]) -> LayerInfo:
     """A `LayerInfo` from its JSON form; fields that this version does not know are left out."""
-    known = _known(LayerInfo, data)
-    for name in ("shape", "weight_shape", "inputs"):
-        known[name] = tuple(known.get(name, ()))
-    return LayerInfo(**known)
+    layer: LayerInfo = _record(LayerInfo, data)
+    return layer
 
 
 def finding_from_json(data: Mapping[str, Any]) -> Finding:
     """A `Finding` from its JSON form; fields that this version does not know are left out."""
-    return Finding(**_known(Finding, data))
+    finding: Finding = _record(Finding, data)
+    return finding
 
 
 def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
     """A `Snapshot` from its JSON form; fields that this version does not know are left out."""
-    known = _known(Snapshot, data)
-    known["layers"] = tuple(layer_from_json(layer) for layer in data["layers"])
-    known["statistics"] = tuple(
-        Statistics(**{name: number(value) for name, value in _known(Statistics, row).items()})
-        for row in data["statistics"]
-    )
-    known["loss"] = number(data.get("loss", NAN))
-    known["histograms"] = {
-        kind: {
-            path: Histogram(number(h["low"]), number(h["high"]), tuple(number(c) for c in h["counts"]))
-            for path, h in rows.items()
-        }
-        for kind, rows in data.get("histograms", {}).items()
-    }
-    return Snapshot(**known)
+    snapshot: Snapshot = _record(Snapshot, data)
+    return snapshot
 
 
 def dumps(value: Any) -> str:
@@ -258,8 +249,45 @@ def dumps(value: Any) -> str:
     return json.dumps(to_jsonable(value), allow_nan=False)
 
 
-def _known(record: type[LayerInfo | Statistics | Snapshot | Finding], data: Mapping[str, Any]) -> dict[str, Any]:
-    return {f.name: data[f.name] for f in fields(record) if f.name in data}
+def _record(record: Any, data: Mapping[str, Any]) -> Any:
+    """One of the dataclasses above from its JSON form, each field by its annotation."""
+    hints = _hints(record)
+    return record(**{name: _decoded(hint, data[name]) for name, hint in hints.items() if name in data})
+
+
+@functools.cache
+def _hints(record: Any) -> dict[str, Any]:
+    return get_type_hints(record)
+
+
+def _decoded(hint: Any, value: Any) -> Any:
+    """The value of a field that is annotated with `hint`, from what `to_jsonable` wrote for it."""
+    parts = get_args(hint)
+    if type(None) in parts:  # `X | None`
+        return None if value is None else _decoded(next(part for part in parts if part is not type(None)), value)
+    if dataclasses.is_dataclass(hint):
+        return _record(hint, value)
+    if get_origin(hint) is tuple:
+        return tuple(_decoded(parts[0], item) for item in value)
+    if hint is Any or parts[-1:] == (Any,):
+        return _plain(value)
+    if get_origin(hint) is Mapping:
+        return {key: _decoded(parts[1], item) for key, item in value.items()}
+    return number(value) if hint is float and not isinstance(value, int | float) else value
+
+
+_NUMBERS = ("NaN", "Infinity", "-Infinity")
+_NAMES = ("rule", "layer", "layers", "affected")
+"""Keys of `Finding.evidence` that hold names alone: a layer may be called "NaN"."""
+
+
+def _plain(value: Any) -> Any:
+    """A value of no known type: the texts that stand for numbers are turned back, except where only names can be."""
+    if isinstance(value, Mapping):
+        return {key: item if key in _NAMES else _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return number(value) if isinstance(value, str) and value in _NUMBERS else value
 
 
 __all__: list[str] = [

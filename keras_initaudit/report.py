@@ -12,11 +12,11 @@ import math
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from .formatting import WIDTH, code_md, count, escape_md, fence, num, sentence, shorten, wrap
 from .profile import clean, layer_rows, profile_svg
 from .records import (
     COLUMNS,
@@ -35,18 +35,36 @@ SCHEMA = "keras_initaudit.report"
 VERSION = 1
 """Of the JSON form. Fields may be added under one version; a change of meaning gets another."""
 
-WIDTH = 80
 _FULL_FINDINGS = 3
 _TABLE_ROWS = 12
 _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
 _COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m"}
 _HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
 _MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
+_AS_BAD_AS: Mapping[str, tuple[Verdict, ...]] = {"warning": ("warning", "bad"), "bad": ("bad",)}
 _HEADERS = ("layer", "output", "spread", "gradient", "weights", "log update", "finding")
 _LEGEND = (
     "rms of the output, its spread over samples, rms of dL/d(output) and of the weights, log10 of the last update "
     "over the weights"
 )
+
+
+class BadInitializationError(Exception):
+    """A verdict that is as bad as was asked for: its text is the report.
+
+    `InitAudit(on_finding="raise")` raises it, before the first update where the fault can be seen there, and
+    `Report.raise_for_verdict`.
+
+    Attributes:
+        report: The `Report` with the findings.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"\n{report}")
+        self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.report,)  # else a copy, as from another process, is made with the text
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,6 +74,7 @@ class Report:
     Args:
         snapshot: The last audit: every layer at one step.
         findings: What is wrong so far, worst first.
+        ignored: What was found and is meant, by the `ignore=` of the audit: it costs no verdict.
 
     Example:
         >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
@@ -68,12 +87,36 @@ class Report:
 
     snapshot: Snapshot
     findings: tuple[Finding, ...] = ()
+    ignored: tuple[Finding, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """That of the worst finding; `"healthy"` where there is none."""
         severities = {finding.severity for finding in self.findings}
         return "bad" if "bad" in severities else "warning" if severities else "healthy"
+
+    def raise_for_verdict(self, verdict: Literal["warning", "bad"] = "bad") -> Report:
+        """Raises where the verdict is as bad as this one; for a test of one's own.
+
+        Args:
+            verdict: `"bad"`, or `"warning"` for warnings too.
+
+        Returns:
+            The report itself where it is better than that.
+
+        Raises:
+            BadInitializationError: The verdict is that bad. The text of the error is the report.
+            ValueError: `verdict` is neither.
+
+        Example:
+            >>> Report(Snapshot(0, (), ())).raise_for_verdict("warning").verdict
+            'healthy'
+        """
+        if verdict not in _AS_BAD_AS:
+            raise ValueError(f'verdict must be "warning" or "bad", got {verdict!r}')
+        if self.verdict in _AS_BAD_AS[verdict]:
+            raise BadInitializationError(self)
+        return self
 
     @property
     def step(self) -> int:
@@ -104,9 +147,10 @@ class Report:
     def headline(self) -> str:
         """One sentence: the verdict and what it is about."""
         snapshot = self.snapshot
-        when = "before the first update" if self.step == 0 else f"after {_count(self.step, 'update')}"
+        when = "before the first update" if self.step == 0 else f"after {count(self.step, 'update')}"
         if self.verdict == "healthy":
-            return f"healthy {when}: nothing found in {_count(len(layer_rows(snapshot)), 'layer')}"
+            but = f", {len(self.ignored)} ignored" if self.ignored else ""
+            return f"healthy {when}: nothing found in {count(len(layer_rows(snapshot)), 'layer')}{but}"
         first = self.findings[0]
         more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
         subject = f"bad {_at_fault(first)}" if self.verdict == "bad" else "warning"
@@ -126,27 +170,31 @@ class Report:
         """
         paint = _terminal() if color is None else color
         verdict = f"{_BOLD}{_COLOUR[self.verdict]}" if paint else ""
-        lines = [f"{verdict}{line}{_RESET if paint else ''}" for line in _wrap(f"Init Audit: {self.headline}", "")]
+        lines = [f"{verdict}{line}{_RESET if paint else ''}" for line in wrap(f"Init Audit: {self.headline}", "")]
         lines.append(f"  {self._measured()}")
         for finding in self.findings[:_FULL_FINDINGS]:
             lines += ["", *_finding_lines(finding, paint, self.step)]
         rest = self.findings[_FULL_FINDINGS:]
         if rest:
             lines.append("")
-            lines += [_shorten(f"also {_title(finding, self.step)}", WIDTH) for finding in rest[:4]]
+            lines += [shorten(f"also {_title(finding, self.step)}", WIDTH) for finding in rest[:4]]
             if len(rest) > 4:
-                lines.append(f"and {_count(len(rest) - 4, 'more finding')}; to_markdown() shows them all")
+                lines.append(f"and {count(len(rest) - 4, 'more finding')}; to_markdown() shows them all")
+        if self.ignored:
+            titles = [f"ignored {_title(finding, self.step)}" for finding in self.ignored]
+            more = [f"and {len(titles) - 4} more ignored"] if len(titles) > 4 else []
+            lines += ["", *(shorten(title, WIDTH) for title in titles[:4]), *more]
         return "\n".join([*lines, "", *self._table()])
 
     def _measured(self) -> str:
         snapshot = self.snapshot
-        parts = [f"loss {_num(snapshot.loss)}"]
+        parts = [f"loss {num(snapshot.loss)}"]
         if snapshot.baseline_loss is not None:
-            parts[0] += f" (a model that knows nothing: {_num(snapshot.baseline_loss)})"
+            parts[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss)})"
         if snapshot.batch_size:
-            parts.append(_count(snapshot.batch_size, "sample"))
+            parts.append(count(snapshot.batch_size, "sample"))
         if snapshot.optimizer:
-            rate = "" if snapshot.learning_rate is None else f" at {_num(snapshot.learning_rate)}"
+            rate = "" if snapshot.learning_rate is None else f" at {num(snapshot.learning_rate)}"
             parts.append(f"{snapshot.optimizer}{rate}")
         return ", ".join(parts)
 
@@ -178,13 +226,13 @@ class Report:
         widths[0] = max(5, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
         lines = []
         for line in cells:
-            first = _shorten(line[0], widths[0], middle=True).ljust(widths[0])
+            first = shorten(line[0], widths[0], middle=True).ljust(widths[0])
             numbers = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
             lines.append("  ".join([first, *numbers, line[-1]]).rstrip())
         hidden = len(layer_rows(self.snapshot)) - len(chosen)
-        more = f"; {_count(hidden, 'more layer')} not shown" if hidden > 0 else ""
-        now = f"after {_count(self.step, 'update')}: " if self.step else ""
-        return [*lines, *_wrap(f"({now}{_LEGEND}{more})", "")]
+        more = f"; {count(hidden, 'more layer')} not shown" if hidden > 0 else ""
+        now = f"after {count(self.step, 'update')}: " if self.step else ""
+        return [*lines, *wrap(f"({now}{_LEGEND}{more})", "")]
 
     def to_json(self) -> str:
         """The report as JSON, with the name and the version of its schema."""
@@ -197,6 +245,7 @@ class Report:
                 "step": self.step,
                 "loss": self.loss,
                 "findings": self.findings,
+                "ignored": self.ignored,
                 "snapshot": to_jsonable(self.snapshot),
             }
         )
@@ -219,28 +268,39 @@ class Report:
                 f"Report.from_json: version {data.get('version')!r} of the schema, this release reads {VERSION}; "
                 "use the release of keras_initaudit that wrote it, or a newer one"
             )
-        return cls(snapshot_from_json(data["snapshot"]), tuple(finding_from_json(f) for f in data["findings"]))
+        try:
+            findings, ignored = (
+                tuple(finding_from_json(f) for f in data.get(name, ())) for name in ("findings", "ignored")
+            )
+            return cls(snapshot_from_json(data["snapshot"]), findings, ignored)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"Report.from_json: the report is damaged: {type(error).__name__}: {error}") from error
 
     def to_markdown(self) -> str:
         """The report as GitHub-flavoured markdown: all findings, then the layers."""
-        lines = [f"**{_MARK[self.verdict]} Init Audit: {_escape_md(self.headline)}**", "", _escape_md(self._measured())]
+        lines = [f"**{_MARK[self.verdict]} Init Audit: {escape_md(self.headline)}**", "", escape_md(self._measured())]
         for finding in self.findings:
-            where = f" at {_code_md(finding.layer)}" if finding.layer else ""
+            where = f" at {code_md(finding.layer)}" if finding.layer else ""
             title = f"{_MARK[finding.severity]} {finding.severity}{_since(finding, self.step)}: {finding.rule}{where}"
             lines += ["", f"### {title}", ""]
-            lines.append(f"{_escape_md(_sentence(finding.message))}{_escape_md(_leads_to(finding))}")
+            lines.append(f"{escape_md(sentence(finding.message))}{escape_md(_leads_to(finding))}")
             if finding.remedy:
-                fence = _fence(finding.remedy)
-                lines += ["", f"{_escape_md(_remedy_title(finding))}", "", f"{fence}python", finding.remedy, fence]
+                quotes = fence(finding.remedy)
+                lines += ["", f"{escape_md(_remedy_title(finding))}", "", f"{quotes}python", finding.remedy, quotes]
             if finding.proof:
-                lines += ["", f"Measured: {_escape_md(_sentence(finding.proof))}"]
+                lines += ["", f"Measured: {escape_md(sentence(finding.proof))}"]
             if finding.reference:
-                lines += ["", f"*{_escape_md(finding.reference)}*"]
+                lines += ["", f"*{escape_md(finding.reference)}*"]
+        if self.ignored:
+            lines.append("")
+        for finding in self.ignored:
+            where = f" at {code_md(finding.layer)}" if finding.layer else ""
+            lines.append(f"- ignored {finding.severity}{_since(finding, self.step)}: {finding.rule}{where}")
         chosen = self._chosen(40)
         if chosen:
             lines += ["", f"| {' | '.join(_HEADERS)} |", "|---|" + "---:|" * (len(_HEADERS) - 2) + "---|"]
             for info, row in chosen:
-                cells = [_code_md(info.path), *_cells(row), ", ".join(self._rules_at(info.path))]
+                cells = [code_md(info.path), *_cells(row), ", ".join(self._rules_at(info.path))]
                 lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
@@ -255,6 +315,7 @@ class Report:
             f"<div>{html.escape(clean(self._measured()))}</div>",
         ]
         parts += [_finding_html(finding, self.step) for finding in self.findings]
+        parts += [f"<div>ignored {html.escape(_title(finding, self.step))}</div>" for finding in self.ignored]
         parts += [profile_svg(self.snapshot), self._table_html(), "</div>"]
         return "".join(parts)
 
@@ -273,7 +334,7 @@ class Report:
 def _cells(row: Statistics) -> list[str]:
     values = (row.activation_rms, row.activation_spread, row.backward_rms, row.weight_rms, row.update_log10)
     broken = (row.activation_nonfinite > 0.0, False, row.backward_nonfinite > 0.0, row.weight_nonfinite > 0.0, False)
-    return ["not finite" if bad else "" if math.isnan(v) else _num(v) for v, bad in zip(values, broken, strict=True)]
+    return ["not finite" if bad else "" if math.isnan(v) else num(v) for v, bad in zip(values, broken, strict=True)]
 
 
 def _at_fault(finding: Finding) -> str:
@@ -297,20 +358,20 @@ def _title(finding: Finding, step: int) -> str:
 
 
 def _finding_lines(finding: Finding, paint: bool, step: int) -> list[str]:
-    title = _shorten(_title(finding, step), WIDTH)
+    title = shorten(_title(finding, step), WIDTH)
     lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title]
-    lines += _wrap(_sentence(clean(finding.message)) + clean(_leads_to(finding)), "  ")
+    lines += wrap(sentence(clean(finding.message)) + clean(_leads_to(finding)), "  ")
     if finding.remedy:
-        lines += _wrap(clean(_remedy_title(finding)), "  ")
+        lines += wrap(clean(_remedy_title(finding)), "  ")
         lines += [f"      {clean(line)}" for line in finding.remedy.splitlines()]
     if finding.proof:
-        lines += _wrap(f"Measured: {_sentence(clean(finding.proof))}", "  ")
+        lines += wrap(f"Measured: {sentence(clean(finding.proof))}", "  ")
     return lines
 
 
 def _finding_html(finding: Finding, step: int) -> str:
     where = f" at <code>{html.escape(clean(finding.layer))}</code>" if finding.layer else ""
-    text = html.escape(_sentence(clean(finding.message)) + clean(_leads_to(finding)))
+    text = html.escape(sentence(clean(finding.message)) + clean(_leads_to(finding)))
     severity = f"{_MARK[finding.severity]} {finding.severity}{_since(finding, step)}"
     severity = f'<span style="color:{_HEX[finding.severity]}">{severity}</span>'
     parts = [
@@ -321,7 +382,7 @@ def _finding_html(finding: Finding, step: int) -> str:
         parts.append(f"<div>{html.escape(clean(_remedy_title(finding)))}</div>")
         parts.append(f'<pre style="margin:.3em 1em;font-family:monospace">{html.escape(finding.remedy)}</pre>')
     if finding.proof:
-        parts.append(f"<div>Measured: {html.escape(_sentence(clean(finding.proof)))}</div>")
+        parts.append(f"<div>Measured: {html.escape(sentence(clean(finding.proof)))}</div>")
     return "".join([*parts, "</div>"])
 
 
@@ -347,56 +408,4 @@ def _terminal() -> bool:
     return not os.environ.get("NO_COLOR") and bool(getattr(sys.stdout, "isatty", lambda: False)())
 
 
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
-
-
-def _wrap(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent or "  ", break_on_hyphens=False
-    ) or [indent]
-
-
-def _shorten(text: str, width: int, *, middle: bool = False) -> str:
-    if len(text) <= width:
-        return text
-    if not middle or width < 8:
-        return text[: width - 3] + "..."
-    end = (width - 3) * 2 // 3
-    return text[: width - 3 - end] + "..." + text[-end:]
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _num(value: float) -> str:
-    if not math.isfinite(value):
-        return "not finite"
-    if value == 0.0:
-        return "0"
-    if 0.001 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def _escape_md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(clean(text), quote=False))
-
-
-def _code_md(text: str | None) -> str:
-    """A code span that no back-quote or table bar in the name can leave."""
-    name = html.escape(clean(text), quote=False).replace("|", "&#124;").replace("`", "&#96;")
-    for mark in ("*", "_", "[", "]", "\\", "~", "!"):
-        name = name.replace(mark, f"&#{ord(mark)};")
-    return f"<code>{name}</code>"
-
-
-def _fence(code: str) -> str:
-    longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
-    return "`" * max(3, longest + 1)
-
-
-__all__: Sequence[str] = ["SCHEMA", "VERSION", "Report"]
+__all__: Sequence[str] = ["SCHEMA", "VERSION", "BadInitializationError", "Report"]

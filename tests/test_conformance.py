@@ -16,6 +16,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_initaudit import InitAudit
+from keras_initaudit.hooks import replaced
+from keras_initaudit.recording import Recording
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype("float32")
@@ -548,15 +550,35 @@ def assert_same(left, right):
     assert draws == draws_with
 
 
+def from_the_package(value):
+    """Whether a function or an object was made by the package, a layer's activation for one."""
+    return "keras_initaudit" in (getattr(value, "__module__", None) or "")
+
+
 def assert_clean(model):
     for layer in model._flatten_layers():
         hooks = {"call", "_compute_attention", "_apply_scores", "compute_loss", "train_step"} & vars(layer).keys()
         assert not hooks, (layer.name, hooks)
-        assert "InitAudit" not in repr(getattr(layer, "activation", None))
-    assert "keras_initaudit" not in getattr(model.train_function, "__module__", "")
-    for value in vars(model).values():
+        assert not from_the_package(getattr(layer, "activation", None)), f"activation of {layer.name}"
+    for name, value in vars(model).items():
+        assert not from_the_package(value), name
         if isinstance(value, keras.optimizers.Optimizer):
             assert "apply" not in vars(value)
+
+
+def test_the_check_for_what_is_left_behind_can_fail():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, "relu")])
+    model.compile("sgd", "mse")
+    assert_clean(model)
+    with Recording(model, None).installed():
+        watched = model.layers[0].activation
+        with pytest.raises(AssertionError):
+            assert_clean(model)
+    assert_clean(model)
+    for owner, name in ((model.layers[0], "activation"), (model, "make_train_function")):
+        with replaced(owner, name, watched), pytest.raises(AssertionError, match=name):
+            assert_clean(model)
+    assert_clean(model)
 
 
 def audited(tmp_path, **options):

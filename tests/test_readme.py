@@ -35,6 +35,7 @@ def masked(text):
 def test_the_code_prints_what_the_readme_shows(tmp_path):
     mark = "=== the next block ==="
     code = f"\nprint({mark!r}, flush=True)\n".join(text for kind, text in [*BLOCKS, ("run", FILES)] if kind == "run")
+    code += "".join(f"\n{name}()" for name in re.findall(r"^def (test_\w+)\(\):", code, re.MULTILINE))
     (tmp_path / "readme.py").write_text(code)
     done = subprocess.run(
         [sys.executable, "readme.py"],

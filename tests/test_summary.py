@@ -448,6 +448,6 @@ print([name for name in ("numpy", "tensorflow", "keras", "jax", "torch") if name
 
 
 def test_a_finding_holds_whatever_text_it_is_given(tmp_path):
-    finding = Finding("x", "bad", 'a/\n"<script>\x00\N{PILE OF POO}', "\u2028", {"k": [1, None, True, "NaN"]}, None)
+    finding = Finding("x", "bad", 'a/\n"<script>\x00\N{PILE OF POO}', "\u2028", {"k": [1, None, True, "nan"]}, None)
     Writer(tmp_path).write(Snapshot(0, (), ()), [finding])
     assert read_runs(tmp_path)[0].findings == ((finding,),)

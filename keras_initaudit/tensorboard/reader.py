@@ -7,6 +7,7 @@ logs of other versions: columns and fields go by name, what is missing is NaN, w
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_p
 from ..records import COLUMNS, Finding, Snapshot, Statistics
 from . import metadata
 from .eventfile import records
+
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Run:
 
 
 def read_runs(log_dir: str | os.PathLike[str]) -> list[Run]:
-    """Every run of an audit in or below a folder, by name; empty where there is none.
+    """Every run of an audit in or below a folder, by name, `run-2` before `run-10`; empty where there is none.
 
     Args:
         log_dir: Any folder: a run, the folder above it, or the one above many.
@@ -53,7 +56,12 @@ def read_runs(log_dir: str | os.PathLike[str]) -> list[Run]:
             run = _read_run(os.path.relpath(folder, root), Path(folder), names)
             if run is not None:
                 runs.append(run)
-    return sorted(runs, key=lambda run: run.name)
+    return sorted(runs, key=lambda run: [_in_order(part) for part in Path(run.name).parts])
+
+
+def _in_order(name: str) -> list[str | int]:
+    """A sort key by which `run` stands before `run-2`, and that before `run-10`."""
+    return [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(name))]
 
 
 def read(log_dir: str | os.PathLike[str]) -> list[Snapshot]:

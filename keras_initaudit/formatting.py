@@ -1,0 +1,74 @@
+"""How numbers, names and sentences of a report are written: for a terminal of 80 columns, and as markdown.
+
+Layer names are untrusted text: what goes into markdown is escaped here. Standard library only.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import textwrap
+
+from .profile import clean
+
+WIDTH = 80
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital at its beginning and a full stop at its end."""
+    text = text.strip()
+    return text if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def wrap(text: str, indent: str) -> list[str]:
+    """Lines of a terminal, each indented."""
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent or "  ", break_on_hyphens=False
+    ) or [indent]
+
+
+def shorten(text: str, width: int, *, middle: bool = False) -> str:
+    """`text` within `width` columns: its end is cut off, or its middle."""
+    if len(text) <= width:
+        return text
+    if not middle or width < 8:
+        return text[: width - 3] + "..."
+    end = (width - 3) * 2 // 3
+    return text[: width - 3 - end] + "..." + text[-end:]
+
+
+def count(n: int, noun: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def num(value: float) -> str:
+    """Two or three significant digits."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0.0:
+        return "0"
+    if 0.001 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def escape_md(text: str) -> str:
+    """Untrusted text as markdown that means nothing but itself."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(clean(text), quote=False))
+
+
+def code_md(text: str | None) -> str:
+    """A code span that no back-quote or table bar in the name can leave."""
+    name = html.escape(clean(text), quote=False).replace("|", "&#124;").replace("`", "&#96;")
+    for mark in ("*", "_", "[", "]", "\\", "~", "!"):
+        name = name.replace(mark, f"&#{ord(mark)};")
+    return f"<code>{name}</code>"
+
+
+def fence(code: str) -> str:
+    """The back-quotes that fence `code` in, whatever it holds."""
+    longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    return "`" * max(3, longest + 1)

@@ -1,0 +1,134 @@
+"""The JSON form of what an audit sees and says: whatever a field holds survives the way there and back.
+
+The values are drawn by the annotation of each field, so that a field that is added later is tested without a change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+
+from keras_initaudit.records import (
+    COLUMNS,
+    Finding,
+    LayerInfo,
+    Snapshot,
+    Statistics,
+    dumps,
+    finding_from_json,
+    layer_from_json,
+    snapshot_from_json,
+    to_jsonable,
+)
+from keras_initaudit.report import Report
+from keras_initaudit.tensorboard.summary import Writer, read_runs
+
+FLOATS = (math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, 1.7976931348623157e308, 0.1, -3.0)
+TEXTS = ("", "dense", "\u2713 \N{SNOWMAN}\U0001f600", "a/b#2", "\x00\n\u2028", "\ud800", "\\", '"', "None", "\u202eabc")
+NUMBERS_AS_TEXT = ("NaN", "Infinity", "-Infinity")
+
+
+def drawn(hint: Any, rng: random.Random, texts: tuple[str, ...]) -> Any:
+    """A random value of the annotated type."""
+    parts = get_args(hint)
+    if type(None) in parts:
+        others = [part for part in parts if part is not type(None)]
+        return None if rng.random() < 0.3 else drawn(rng.choice(others), rng, texts)
+    if dataclasses.is_dataclass(hint):
+        return record(hint, rng, texts)
+    if get_origin(hint) is tuple:
+        return tuple(drawn(parts[0], rng, texts) for _ in range(rng.randrange(4)))
+    if get_origin(hint) is Mapping:
+        return {rng.choice(texts): drawn(parts[1], rng, texts) for _ in range(rng.randrange(4))}
+    if get_origin(hint) is Literal:
+        return rng.choice(parts)
+    if hint is Any:
+        texts = tuple(text for text in texts if text not in NUMBERS_AS_TEXT)  # there, they are the numbers
+        kind = rng.choice((float, int, bool, str, type(None), list, dict))
+        if kind is list:
+            return [drawn(Any, rng, texts) for _ in range(rng.randrange(3))]
+        return drawn(Mapping[str, Any], rng, texts) if kind is dict else drawn(kind, rng, texts)
+    if hint is type(None):
+        return None
+    if hint is float:
+        return rng.choice((*FLOATS, rng.gauss(0, 1)))
+    return {int: rng.randrange(-(2**60), 2**60), bool: rng.random() < 0.5, str: rng.choice(texts)}[hint]
+
+
+def record(kind: Any, rng: random.Random, texts: tuple[str, ...] = TEXTS + NUMBERS_AS_TEXT) -> Any:
+    """A record with a random value in every field."""
+    hints = get_type_hints(kind)
+    return kind(**{field.name: drawn(hints[field.name], rng, texts) for field in dataclasses.fields(kind)})
+
+
+def assert_same(left: Any, right: Any) -> None:
+    assert repr(left) == repr(right)  # NaN is not equal to itself; the types must agree too
+
+
+@pytest.mark.parametrize(
+    ("kind", "back"),
+    [(Snapshot, snapshot_from_json), (LayerInfo, layer_from_json), (Finding, finding_from_json)],
+)
+def test_every_field_survives_whatever_it_holds(kind: Any, back: Any) -> None:
+    for seed in range(300):
+        made = record(kind, random.Random(seed))
+        text = dumps(made)
+        data = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+        assert_same(back(data), made)
+        assert dumps(back(data)) == text
+
+
+def test_a_report_survives_whatever_its_snapshot_and_findings_hold() -> None:
+    for seed in range(100):
+        rng = random.Random(seed)
+        made = record(Report, rng)
+        rows = tuple(record(Statistics, rng) for _ in made.snapshot.layers)
+        made = dataclasses.replace(made, snapshot=dataclasses.replace(made.snapshot, statistics=rows))
+        assert_same(dataclasses.astuple(Report.from_json(made.to_json())), dataclasses.astuple(made))
+
+
+def test_the_log_keeps_every_field_of_a_snapshot_and_its_findings(tmp_path: Any) -> None:
+    texts = tuple(text for text in TEXTS if text.isprintable() and text)
+    for seed in range(20):
+        rng = random.Random(seed)
+        layers = tuple(dataclasses.replace(record(LayerInfo, rng, texts), path=f"dense_{i}", depth=i) for i in range(3))
+        table = [[float(np.float32(rng.choice((0.1, math.nan, math.inf, -2.0)))) for _ in COLUMNS] for _ in layers]
+        rows = tuple(Statistics(*row) for row in table)
+        drawn_once = record(Snapshot, rng, texts)
+        made = dataclasses.replace(drawn_once, step=seed, layers=layers, statistics=rows, histograms={})
+        findings = tuple(record(Finding, rng, texts) for _ in range(rng.randrange(3)))
+        writer = Writer(tmp_path / f"run{seed}")
+        writer.write(made, findings)
+        writer.close()
+        (run,) = read_runs(writer.log_dir)
+        assert run.problems == ()
+        assert_same(run.snapshots[0], made)
+        assert_same(run.findings[0], findings)
+
+
+def test_a_layer_may_be_called_like_a_number() -> None:
+    made = Finding("a", "bad", "NaN", "b", {"layers": ["NaN"], "affected": ["Infinity"], "observed": math.inf})
+    assert finding_from_json(json.loads(dumps(made))) == made
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    evidence = {"a": np.float32(0.5), "b": np.int64(3), "c": [np.float64("nan")], "d": np.float32("inf")}
+    assert to_jsonable(evidence) == {"a": 0.5, "b": 3, "c": ["NaN"], "d": "Infinity"}
+
+
+def test_what_a_later_version_adds_is_left_out_and_what_an_earlier_one_lacks_has_its_default() -> None:
+    assert layer_from_json({"path": "dense", "depth": 2, "colour": "red"}) == LayerInfo("dense", 2)
+    assert snapshot_from_json({"step": 1, "layers": [], "statistics": [], "tide": 3}).learning_rate is None
+
+
+@pytest.mark.parametrize("layers", [3, [3], [{"path": "dense", "depth": 0, "gain": "x"}], [{"depth": 0}]])
+def test_a_damaged_form_is_an_error(layers: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        snapshot_from_json({"step": 0, "layers": layers, "statistics": []})
