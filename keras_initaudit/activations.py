@@ -213,6 +213,8 @@ def _not_elementwise(activation: Any) -> str | None:
         return "softmax"
     if isinstance(activation, keras.layers.Activation):
         return _not_elementwise(activation.activation)
+    if isinstance(activation, functools.partial):
+        return _not_elementwise(activation.func)
     name = activation if isinstance(activation, str) else getattr(activation, "__name__", None)
     if name not in NOT_ELEMENTWISE:
         return None

@@ -190,6 +190,8 @@ class InitAudit(keras.callbacks.Callback):
         assert self._probe is not None
         if self._probe.ready():  # else the first audit is that of step 1
             self._audit()
+            if self._due_after_next():
+                self._probe.mark()
 
     def _new_probe(self, batch: Any) -> None:
         self._probe = Probe(self.model, batch, histograms=self.histograms)

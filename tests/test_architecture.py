@@ -18,6 +18,7 @@ ROOMS = {
     "connections": ((), ("keras",)),
     "initializers": (("gains",), ("keras", "numpy")),
     "statistics": (("records",), ("numpy", "tensorflow")),
+    "movement": (("records", "statistics"), ("numpy",)),
     "diagnosis": (("records",), ()),
     "profile": (("records",), ()),
     "report": (("records", "profile"), ()),
@@ -27,7 +28,7 @@ ROOMS = {
     "batch": ((), ("keras", "tensorflow")),
     "rows": (("records", "batch", "recording", "describe", "gains", "statistics"), ("keras", "tensorflow")),
     "probe": (
-        ("records", "batch", "recording", "rows", "describe", "statistics"),
+        ("records", "batch", "recording", "rows", "describe", "movement", "statistics"),
         ("keras", "numpy", "tensorflow"),
     ),
     "initialization": (("initializers", "connections", "gains", "tuning", "surroundings"), ("keras", "numpy")),
