@@ -45,8 +45,8 @@ def look(activation: Any) -> Elementwise | str:
         function, parameters = activation.func, dict(activation.keywords)
     name = getattr(function, "__name__", "")
     if getattr(keras.activations, name, None) is function:
-        if name in NOT_ELEMENTWISE and not parameters:
-            return str(name)
+        if name in NOT_ELEMENTWISE:
+            return str(name)  # over whichever axis
         with contextlib.suppress(ValueError, TypeError):  # newer than the table, or with a parameter that it lacks
             return named(name, parameters)
     return _callable(activation, str(own_name(activation)))

@@ -239,7 +239,12 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
                 raise ValueError("data has no batch")
         self._new_probe(batch)
         assert self._probe is not None
-        return self._measured() if self._probe.ready() else None  # else the first audit is that of step 1
+        if not self._probe.ready():
+            return None  # the first audit is that of step 1
+        measured = self._measured()
+        if self._due_after_next():
+            self._probe.mark()
+        return measured
 
     def _new_probe(self, batch: Any) -> None:
         self._probe = Probe(

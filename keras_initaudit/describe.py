@@ -78,6 +78,12 @@ def kernels(layer: Any) -> list[Any]:
     return [v for v in layer._trainable_variables if len(v.shape) >= 2 and v.name.split("/")[-1] not in _NOT_KERNELS]
 
 
+def scales(layer: Any) -> list[Any]:
+    """The layer's own trainable weights that are neither kernels nor biases: they multiply what passes through it."""
+    rest = [v for v in layer._trainable_variables if v.trainable and not any(v is kernel for kernel in kernels(layer))]
+    return [v for v in rest if not v.name.split("/")[-1].endswith(("bias", "beta"))]
+
+
 def columns_last(layer: Any, weight: Any) -> tuple[int, ...]:
     """The permutation that brings the axes that index output units to the end of a kernel."""
     rank = len(weight.shape)
@@ -124,6 +130,16 @@ def activation_of(layer: Any) -> Any:
     return activation
 
 
+def softmax_axes(layer: Any) -> tuple[int, ...]:
+    """The axes over which a layer's softmax makes probabilities: of a `Softmax`, or of a partial function, its own."""
+    activation = getattr(layer, "activation", None)
+    holder = activation if isinstance(activation, keras.layers.Layer) else layer
+    axis = getattr(activation, "keywords", {}).get("axis", -1)
+    if isinstance(holder, keras.layers.Softmax):
+        axis = holder.axis
+    return tuple(axis) if isinstance(axis, list | tuple) else (int(axis),)
+
+
 def row(path: str, depth: int, layer: Any, activation: gains.ActivationFacts, **known: Any) -> LayerInfo:
     """The row of one observed layer, as far as the layer alone tells."""
     return LayerInfo(
@@ -146,6 +162,7 @@ def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
         info,
         weight=weight.name,
         weight_shape=tuple(int(n) for n in weight.shape),
+        weight_dtype=keras.backend.standardize_dtype(weight.dtype),
         fan_in=None if fan_in is None else float(fan_in),
         fan_out=None if fan_out is None else float(fan_out),
         initializer=type(initializer).__name__ if initializer is not None else None,

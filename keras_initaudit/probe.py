@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import random
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -27,7 +26,7 @@ from keras.src.random import seed_generator
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 
-from . import describe, gains, statistics
+from . import describe, gains, movement, statistics
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .recording import Recording, UnobservableError, optimizers, scales_loss
 from .records import NAN, Histogram, LayerInfo, Snapshot, Statistics
@@ -47,6 +46,8 @@ class _Layout:
     """Of each tensor its row, and the prefix of its statistics or `entropy`."""
     scaled: bool
     """Whether the gradients are those of a scaled loss."""
+    optimizers: dict[int, Any]
+    """id of a weight -> the optimizer that it is given to."""
 
 
 def require_tensorflow(what: str) -> None:
@@ -95,6 +96,7 @@ class Probe:
         self._layers: tuple[LayerInfo, ...] | None = None
         self.kernels: list[tuple[int, Any]] = []
         self.marked: list[Any] | None = None
+        self._marked_states: dict[int, movement.State] = {}
         self._baseline: float | None = None
         self._peak_rate: float | None = None
         self._trace: Any = None
@@ -116,6 +118,7 @@ class Probe:
         """Remembers the weights, so that the next snapshot can tell by how much one update has changed them."""
         if self._layers is not None:
             self.marked = self._kernel_samples()
+            self._marked_states = self._optimizer_states()
 
     def measure(self, step: int, *, updates: int = 1) -> Snapshot:
         """The snapshot of the model as it is.
@@ -131,13 +134,15 @@ class Probe:
         layout = self._layout
         assert layout is not None
         if self._layers is None:
-            self._describe(layout)
+            self._describe(layout, tensors)
         values: list[dict[str, float]] = [{} for _ in layout.rows]
         histograms: dict[str, dict[str, Histogram]] = {}
         for (i, prefix), tensor in zip(layout.parts, tensors[:-1], strict=True):
             row = layout.rows[i]
             if prefix == "entropy":
                 values[i]["attention_entropy"] = statistics.entropy(tensor)
+                continue
+            if prefix == "entering" or prefix.startswith("scale "):
                 continue
             if prefix in ("backward", "gradient") and layout.scaled:
                 tensor = tensor / np.float32(self._scale)
@@ -147,8 +152,13 @@ class Probe:
                 if counted is not None:
                     histograms.setdefault(_HISTOGRAM_OF[prefix], {})[row.info.path] = counted
         weights = {i: tensor for (i, prefix), tensor in zip(layout.parts, tensors, strict=False) if prefix == "weight"}
-        for i, ratio in self._update_ratios(weights, updates):
-            values[i]["update_log10"] = ratio
+        for i, columns in self._movement(weights, updates):
+            values[i] |= columns
+        parts = dict(zip(layout.parts, tensors, strict=False))
+        for i, row in enumerate(layout.rows):
+            if row.ends is not None and (i, "entering") in parts:
+                entering, backward, before = (parts[i, prefix] for prefix in ("entering", "backward", "preactivation"))
+                values[i]["activation_saturated"] = statistics.blocked(entering, backward, before, row.ends)
         assert self._layers is not None
         return Snapshot(
             step=step,
@@ -184,13 +194,20 @@ class Probe:
 
     @property
     def _optimizer(self) -> Any:
-        return next(iter(optimizers(self.model)), None)
+        """The first one that the training step uses: a step of the person's own may leave the compiled one alone."""
+        used = self._layout.optimizers.values() if self._layout is not None else ()
+        return next(iter((*used, *optimizers(self.model))), None)
 
-    def _describe(self, layout: _Layout) -> None:
+    def _describe(self, layout: _Layout, tensors: list[statistics.Array]) -> None:
         weights = {row.info.path: row.variable for row in layout.rows if row.variable is not None}
         repeated = describe.duplicates(weights)
+        zeros: dict[int, tuple[str, ...]] = {}
+        for (i, prefix), tensor in zip(layout.parts, tensors, strict=False):
+            if prefix.startswith("scale ") and not tensor[0].any() and tensor[1].any():
+                zeros[i] = (*zeros.get(i, ()), prefix.removeprefix("scale "))
         self._layers = tuple(
-            dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path)) for row in layout.rows
+            dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path), zero_scales=zeros.get(i, ()))
+            for i, row in enumerate(layout.rows)
         )
         self.kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
         self._baseline = describe.baseline_loss(self.model, unpack(self.batch)[1])
@@ -299,7 +316,10 @@ class Probe:
         tensors, parts = tensors_of(rows)
         # Of the last trace: one that makes variables is followed by another one, which is the one that is run.
         self._layout = _Layout(
-            [dataclasses.replace(row, tensors={}, probabilities=None) for row in rows], parts, recording.scaled
+            [dataclasses.replace(row, tensors={}, probabilities=None, scales={}) for row in rows],
+            parts,
+            recording.scaled,
+            recording.applied,
         )
         loss = tf.constant(NAN) if recording.loss is None else tf.reduce_mean(tf.cast(recording.loss, tf.float32))
         return [*tensors, loss]
@@ -319,15 +339,24 @@ class Probe:
         with _unoptimized():
             return _on_host(self._sample_kernels())
 
-    def _update_ratios(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, float]]:
-        """Row and update ratio of each kernel that has moved; `weights` holds the samples of them as they are now."""
+    def _optimizer_states(self) -> dict[int, movement.State]:
+        used = {id(o): o for o in self._layout.optimizers.values()} if self._layout is not None else {}
+        return {key: (int(o.iterations), _number(o, "learning_rate")) for key, o in used.items()}
+
+    def _movement(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, dict[str, float]]]:
+        """Row and columns of each kernel that is marked; `weights` holds the samples of them as they are now."""
         before, self.marked = self.marked, None
+        layout, states = self._layout, self._optimizer_states()
+        assert layout is not None
+        updated = {key for key, old in self._marked_states.items() if movement.was_updated(old, states[key])}
         for (i, kernel), old in zip(self.kernels, before or (), strict=False):
-            with np.errstate(invalid="ignore", over="ignore"):  # infinite weights are found by other columns
-                change = weights[i] - old
-            size, moved = statistics.rms(old), statistics.rms(change) / updates
-            if kernel.trainable and size > 0 and moved > 0 and math.isfinite(moved / size):
-                yield i, math.log10(moved / size)
+            if not kernel.trainable:
+                continue
+            yield i, {"update_log10": movement.update_log10(old, weights[i], updates)}
+            # Of what is gathered only the rows that were looked up move; float64 does not survive the cast of a sample.
+            compared = "gradient" in layout.rows[i].matrices and kernel.dtype != "float64"
+            if compared and id(layout.optimizers.get(id(kernel))) in updated:
+                yield i, {"update_zero": movement.unchanged(old, weights[i])}
 
 
 def _on_host(tensors: Iterable[Any]) -> list[statistics.Array]:

@@ -55,6 +55,8 @@ class Call:
     """The output before the tap, from which the graph is followed backwards."""
     arguments: list[Any]
     preactivation: Any = None
+    entering: list[Any] = field(default_factory=list)
+    """The gradient at what enters an activation of the person's own: its backward side need not be its slope."""
     backward: Any = None
     """The gradient at the output; where the loss passes it by, at the logits that it takes instead."""
     gates: Any = None
@@ -72,7 +74,7 @@ class Recording:
     gradients: dict[int, Any] = field(default_factory=dict)
     """id of the Keras variable -> dL/d(variable), as the optimizer was given it."""
     applied: dict[int, Any] = field(default_factory=dict)
-    """id of the Keras variable -> the variable, of all that an optimizer was asked to update."""
+    """id of the Keras variable -> the optimizer that was asked to update it."""
     loss: Any = None
     scaled: bool = False
     """Whether the loss was multiplied by `scale`."""
@@ -212,7 +214,11 @@ class Recording:
     def _entering(self, layer: Any, activation: Callable[..., Any]) -> Callable[..., Any]:
         def entered(x: Any, *args: Any, **kwargs: Any) -> Any:
             if self.sees(x) and self._activates(layer) and self._on_first_replica():
-                self._pending.setdefault(id(layer), {}).setdefault("preactivation", x)
+                pending = self._pending.setdefault(id(layer), {})
+                if "preactivation" not in pending and _is_of_ones_own(activation):
+                    pending["entering"] = []
+                    x = self._identity(x, pending["entering"].append)
+                pending.setdefault("preactivation", x)
             return activation(x, *args, **kwargs)
 
         return entered
@@ -246,7 +252,7 @@ class Recording:
             variables = trainable_variables if trainable_variables is not None else optimizer._trainable_variables
             if self._on_first_replica():
                 for gradient, variable in zip(grads, variables, strict=False):
-                    self.applied.setdefault(id(variable), variable)
+                    self.applied.setdefault(id(variable), optimizer)
                     if gradient is not None:
                         self.gradients.setdefault(id(variable), gradient)
             return optimizer.iterations
@@ -297,6 +303,11 @@ _Optimizer: Any = keras.optimizers.Optimizer
 def scales_loss(optimizer: Any) -> bool:
     """Whether `optimizer.scale_loss` changes the loss."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor is not None
+
+
+def _is_of_ones_own(activation: Any) -> bool:
+    name = getattr(activation, "__name__", "")
+    return not isinstance(activation, keras.layers.Layer) and getattr(keras.activations, name, None) is not activation
 
 
 def _dot_product(

@@ -49,6 +49,8 @@ class LayerInfo:
     weight: str | None = None
     """Name of the weight that the weight columns describe, as `kernel`; None for a row without a kernel."""
     weight_shape: tuple[int, ...] = ()
+    weight_dtype: str | None = None
+    """Of the variable itself, as `float32`: a step that it cannot hold is lost."""
     fan_in: float | None = None
     fan_out: float | None = None
     """True fans of that weight: inputs summed into one output, outputs fed by one input."""
@@ -60,7 +62,11 @@ class LayerInfo:
     trainable: bool = True
     """False for a frozen weight."""
     reached: bool = True
-    """Whether the loss depends on the weight at all (the gradient exists, be it zero)."""
+    """Whether the loss depends on the weight at all (the gradient exists, be it zero). Asked only of a weight that an
+    optimizer was given, where any was."""
+    zero_scales: tuple[str, ...] = ()
+    """Names of the layer's trainable weights that were all zero at the first audit, and had a gradient that was not:
+    gates and scales, no kernels and no biases. No gradient passes them before they have moved."""
     shared: bool = False
     """Whether the same layer is called more than once; weight columns stand in its first row alone."""
     duplicate_of: str | None = None
@@ -124,6 +130,9 @@ class Statistics:
     gradient_nonfinite: float = NAN
     update_log10: float = NAN
     """log10 of rms(change by the last update) / rms(weight before it); about -3 is usual. NaN at step 0."""
+    update_zero: float = NAN
+    """Fraction of the numbers of the weight that the last update left exactly as they were. NaN where no optimizer was
+    given the weight, or made an update of it (learning rate 0, gradients that are gathered or skipped)."""
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Statistics))

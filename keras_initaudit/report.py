@@ -188,7 +188,7 @@ class Report:
 
     def _measured(self) -> str:
         snapshot = self.snapshot
-        parts = [f"loss {num(snapshot.loss)}"]
+        parts = [f"loss {num(snapshot.loss)}" if _loss_is_known(snapshot) else "loss not known"]
         if snapshot.baseline_loss is not None:
             parts[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss)})"
         if snapshot.batch_size:
@@ -335,6 +335,12 @@ def _cells(row: Statistics) -> list[str]:
     values = (row.activation_rms, row.activation_spread, row.backward_rms, row.weight_rms, row.update_log10)
     broken = (row.activation_nonfinite > 0.0, False, row.backward_nonfinite > 0.0, row.weight_nonfinite > 0.0, False)
     return ["not finite" if bad else "" if math.isnan(v) else num(v) for v, bad in zip(values, broken, strict=True)]
+
+
+def _loss_is_known(snapshot: Snapshot) -> bool:
+    """NaN stands for a loss that the training step does not show, unless there is another sign of NaN."""
+    broken = any(row.activation_nonfinite > 0.0 or row.backward_nonfinite > 0.0 for row in snapshot.statistics)
+    return broken or not math.isnan(snapshot.loss)
 
 
 def _at_fault(finding: Finding) -> str:

@@ -37,6 +37,8 @@ class Row:
     """Where the activation is flat: the pre-activations outside are saturated."""
     probabilities: Any = None
     """`[rows, choices]`, of which the entropy is taken."""
+    scales: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Name of a weight that multiplies (a gate, a scale) -> it and its gradient, stacked."""
 
 
 def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
@@ -50,10 +52,13 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
     calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
 
+    loose = [] if id(model) in calls_of else owned.get(id(model), [])
+    scales = _scales(recording, loose)  # of the model itself, which has no row: they go with the first
     for path, tensor in inputs.items():
-        yield _data_row(path, tensor, -1, "input")
+        row, scales = _data_row(path, tensor, -1, "input", scales), {}
+        yield row
     if id(model) not in calls_of:
-        yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set())
+        yield from _weight_rows(recording, names, loose, None, 0, set())
     used: set[int] = set()
     depth = -1
     for call, path, flows_from in zip(calls, paths, sources, strict=True):
@@ -89,9 +94,22 @@ def _call_row(
         row.ends = activation.ends
     if call.backward is not None:
         row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
+    if call.entering and {"preactivation", "backward"} <= set(row.tensors):
+        row.tensors["entering"] = statistics.thinned(units_last(tf.convert_to_tensor(call.entering[0])))
     if info.activation == "softmax":
-        row.probabilities = statistics.thinned_rows(output)
+        row.probabilities = statistics.thinned_rows(_choices_last(output, describe.softmax_axes(layer)))
     return row
+
+
+def _choices_last(x: Any, axes: tuple[int, ...]) -> Any:
+    """Probabilities with the axes over which they add up to one as the last axis."""
+    rank = x.shape.rank
+    if rank is None or axes == (-1,):
+        return x
+    last = [axis % rank for axis in axes]
+    rest = [axis for axis in range(rank) if axis not in last]
+    x = tf.transpose(x, [*rest, *last])
+    return tf.reshape(x, tf.concat([tf.shape(x)[: len(rest)], [-1]], 0)) if len(last) > 1 else x
 
 
 def _part_rows(recording: Recording, call: Call, path: str, depth: int) -> Iterator[Row]:
@@ -124,8 +142,9 @@ def _weight_rows(
     if main is not None:
         info = main.info
         if trainable:
-            info = dataclasses.replace(info, reached=any(id(w) in recording.gradients for w in trainable))
+            info = dataclasses.replace(info, reached=any(_reached(recording, w) for w in trainable))
         main.info = info
+        main.scales = _scales(recording, layers)
     rest = weights
     if main is not None and weights:
         owner, weight = weights[0]
@@ -155,7 +174,7 @@ def _observe_weight(row: Row, recording: Recording, owner: Any, weight: Any) -> 
     row.matrices["weight"] = fan_in
     gradient = recording.gradients.get(id(weight))
     if row.info.trainable:
-        row.info = dataclasses.replace(row.info, reached=gradient is not None)
+        row.info = dataclasses.replace(row.info, reached=_reached(recording, weight))
     if isinstance(gradient, tf.IndexedSlices):
         # Of the rows that the batch looked up; those it did not are zero.
         _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
@@ -171,6 +190,22 @@ def _observe_weight(row: Row, recording: Recording, owner: Any, weight: Any) -> 
         row.matrices["gradient"] = fan_in
 
 
+def _scales(recording: Recording, layers: list[Any]) -> dict[str, Any]:
+    """Name -> value and gradient, stacked, of each weight of these layers that is neither kernel nor bias."""
+    weights = [weight for layer in layers for weight in describe.scales(layer)]
+    gradients = [recording.gradients.get(id(weight)) for weight in weights]
+    return {
+        weight.name: tf.stack([tf.cast(weight.value, tf.float32), tf.cast(gradient, tf.float32)])
+        for weight, gradient in zip(weights, gradients, strict=True)
+        if tf.is_tensor(gradient)
+    }
+
+
+def _reached(recording: Recording, weight: Any) -> bool:
+    """Whether a weight has a gradient, or needs none: a copy that no optimizer is given is written by other means."""
+    return id(weight) in recording.gradients or (bool(recording.applied) and id(weight) not in recording.applied)
+
+
 def as_columns(owner: Any, weight: Any, value: Any) -> Any:
     """A kernel as `[fan_in, units]`, with all units and, where it is large, some of the inputs."""
     permutation = describe.columns_last(owner, weight)
@@ -184,9 +219,10 @@ def _units(owner: Any, weight: Any) -> int:
     return math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
 
 
-def _data_row(path: str, tensor: Any, depth: int, role: Any) -> Row:
+def _data_row(path: str, tensor: Any, depth: int, role: Any, scales: dict[str, Any] | None = None) -> Row:
     info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
-    return Row(info, tensors={"activation": statistics.thinned(tensor, statistics.ACTIVATION_SAMPLE_SIZE)})
+    sample = statistics.thinned(tensor, statistics.ACTIVATION_SAMPLE_SIZE)
+    return Row(info, tensors={"activation": sample}, scales=scales or {})
 
 
 def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
@@ -210,6 +246,9 @@ def tensors_of(rows: list[Row]) -> tuple[list[Any], list[tuple[int, str]]]:
         if row.probabilities is not None:
             tensors.append(row.probabilities)
             parts.append((i, "entropy"))
+        for name, tensor in row.scales.items():
+            tensors.append(tensor)
+            parts.append((i, f"scale {name}"))
     return tensors, parts
 
 

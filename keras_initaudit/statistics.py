@@ -161,6 +161,16 @@ def measured(kind: str, x: Array, ends: tuple[float, float] = (-math.inf, math.i
         return values
 
 
+def blocked(entering: Array, backward: Array, preactivation: Array, ends: tuple[float, float]) -> float:
+    """Fraction of pre-activations on a flat end that let under 2 % of the gradient of their output through.
+
+    This is measured, for an activation whose backward side is a function of its own: a straight-through estimator.
+    """
+    with np.errstate(invalid="ignore"):
+        flat = (preactivation < ends[0]) | (preactivation > ends[1])
+        return float(np.mean(flat & ~(np.abs(entering) > 0.02 * np.abs(backward))))
+
+
 def rms(x: Array) -> float:
     """Root mean square, whatever the scale; NaN of nothing or where a value is not finite."""
     with np.errstate(all="ignore"):

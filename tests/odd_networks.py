@@ -178,6 +178,19 @@ def updated(log10: float) -> tuple[Snapshot, Snapshot]:
     return later(shot, of(shot, statistics=tuple(rows)))
 
 
+def moved(unchanged: float) -> Snapshot:
+    """A healthy network of which the last update left this share of each kernel as it was."""
+    shot = healthy()
+    rows = [dataclasses.replace(row, update_zero=unchanged) if row.weight_rms > 0 else row for row in shot.statistics]
+    return of(shot, statistics=tuple(rows))
+
+
+def unmoved(audits: int, **fields: Any) -> tuple[Snapshot, ...]:
+    """A healthy network that so many audits after the first find exactly as it was."""
+    still = of(moved(1.0), **fields)
+    return of(healthy(), **fields), *(of(still, step=step) for step in (1, 2, 5, 10)[:audits])
+
+
 def paced(shot: Snapshot, log10: float) -> Snapshot:
     """Plain descent whose first step changes each kernel by so many decades of its size."""
     for info, row in zip(shot.layers, shot.statistics, strict=True):

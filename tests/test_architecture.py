@@ -20,6 +20,7 @@ ROOMS = {
     "connections": ((), ("keras",)),
     "initializers": (("gains",), ("keras", "numpy")),
     "statistics": (("records",), ("numpy", "tensorflow")),
+    "movement": (("records", "statistics"), ("numpy",)),
     "diagnosis": (("records",), ()),
     "profile": (("records",), ()),
     "formatting": (("profile",), ()),
@@ -32,7 +33,7 @@ ROOMS = {
     "batch": ((), ("keras", "tensorflow")),
     "rows": (("records", "batch", "recording", "describe", "gains", "statistics"), ("keras", "tensorflow")),
     "probe": (
-        ("records", "batch", "recording", "rows", "describe", "statistics"),
+        ("records", "batch", "gains", "recording", "rows", "describe", "movement", "statistics"),
         ("keras", "numpy", "tensorflow"),
     ),
     "initialization": (

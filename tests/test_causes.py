@@ -49,6 +49,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "collapsed-samples": lambda s: edited(s, "dense_5", activation_spread=1e-7),
     "initial-loss": over_confident,
     "no-gradient": lambda s: edited(s, "dense_2", layer={"reached": False}, gradient_rms=NAN),
+    "no-update": lambda s: edited(s, "dense_3", update_zero=1.0),
     "update-ratio": lambda s: edited(s, "dense_3", update_log10=1.0),
     "update-ratio, a little": lambda s: edited(s, "dense_3", update_log10=0.0),
 }
@@ -81,13 +82,14 @@ CONSEQUENCES: dict[str, set[str]] = {
     },
     "dead-units": {*SYMPTOMS, "vanishing-signal", "exploding-signal"},
     "exploding-signal": {*SYMPTOMS, "non-finite, in between", "dead-units, most"},
-    "vanishing-signal": {*SYMPTOMS, "dead-units, most"},
-    "saturated-units": {*FADING, "update-ratio, a little"},
-    "vanishing-gradient": {"collapsed-samples", "update-ratio, a little"},
+    "vanishing-signal": {*SYMPTOMS, "dead-units, most", "no-update"},
+    "saturated-units": {*FADING, "update-ratio, a little", "no-update"},
+    "vanishing-gradient": {"collapsed-samples", "update-ratio, a little", "no-update"},
     "exploding-gradient": {"update-ratio, a little"},
     "collapsed-samples": {"update-ratio, a little"},
     "initial-loss": {"no-gradient", "update-ratio, a little"},
     "no-gradient": {"update-ratio, a little"},
+    "no-update": {"update-ratio, a little"},
     "update-ratio": {"non-finite", "non-finite, in between", "dead-units", "dead-units, most", "saturated-units"},
 }
 """What is a consequence of what, where both touch one chain; every other pair is two causes."""

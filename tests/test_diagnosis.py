@@ -204,6 +204,22 @@ CASES: dict[str, Cases] = {
             "a learnt model moves little": lambda: later(healthy(), odd.updated(-9.0)[1], step=1000),
         },
     ),
+    "no-update": Cases(
+        fires={
+            "one kernel": lambda: edited(healthy(), "dense_1", update_zero=1.0),
+            "all kernels, later": lambda: odd.unmoved(1),
+        },
+        near={"one number moved": lambda: edited(healthy(), "dense_1", update_zero=0.999)},
+        healthy={
+            "frozen": lambda: edited(healthy(), "dense_1", layer={"trainable": False}, update_zero=1.0),
+            "no gradient": lambda: edited(healthy(), "dense_1", gradient_rms=0.0, update_zero=1.0),
+            "no gradient before the update": lambda: later(
+                edited(with_kernel(-1, np.zeros_like), "dense_1", gradient_rms=0.0),
+                edited(healthy(), "dense_1", update_zero=1.0),
+            ),
+            "it has moved before": lambda: (*later(healthy(), odd.moved(0.5)), odd.of(odd.moved(1.0), step=5)),
+        },
+    ),
     "fan-mismatch": Cases(
         fires={
             "depthwise": odd.depthwise,
@@ -460,7 +476,7 @@ def test_the_table_is_whole() -> None:
     columns |= {f.name for f in dataclasses.fields(Snapshot)}
     limits = {f.name for f in dataclasses.fields(Thresholds)}
     slugs = [rule.slug for rule in RULES]
-    assert len(slugs) == len(set(slugs)) == 15
+    assert len(slugs) == len(set(slugs)) == 16
     for rule in RULES:
         assert set(rule.sees) <= columns, rule.slug
         assert set(rule.thresholds) <= limits, rule.slug

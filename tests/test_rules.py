@@ -120,6 +120,22 @@ def test_what_data_far_from_unit_scale_does_is_not_the_layers_drift() -> None:
         assert "consequences" not in first(shot).evidence
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "told"),
+    [("Sum", (64,), []), ("Sum", (8, 64), ["exploding-signal"]), ("Dense", (64,), ["exploding-signal"])],
+)
+def test_a_sum_of_many_positions_may_be_as_large_as_they_are_many(
+    kind: str, shape: tuple[int, ...], told: list[str]
+) -> None:
+    shot = edited(healthy(), "dense_0", layer={"shape": (8, 64)})
+    shot = inserted(shot, "dense_0", "sum", kind, activation_rms=1.0)
+    kernel = {"weight": "kernel", "weight_shape": (64, 64)} if kind == "Dense" else {}
+    shot = edited(shot, "sum", layer={"shape": shape, **kernel}, activation_rms=1e3)
+    for path in ("dense_1", "dense_2"):
+        shot = edited(shot, path, activation_rms=1e3)
+    assert [f.rule for f in findings(shot) if f.rule == "exploding-signal"] == told
+
+
 def test_where_branches_of_different_size_meet_the_larger_counts() -> None:
     shot = edited(healthy(), "dense_2", layer={"inputs": ("dense_0", "small")})
     data = LayerInfo("(small)", -1, role="input", kind="InputLayer", shape=(64,))
@@ -184,7 +200,8 @@ def test_one_output_that_still_tells_the_samples_apart_is_enough() -> None:
         (True, {"weight_rms": 0.0, "gradient_rms": 0.0}, None),  # the end of a branch waits for its gradient
         (True, {"weight_rms": 0.0, "gradient_rms": 1e-3}, "bad"),  # it has one, the same for every unit
         (True, {"weight_rms": 0.1, "gradient_rms": 0.0}, "bad"),
-        (False, {"weight_rms": 0.0, "gradient_identical": 0.0}, "warning"),
+        (False, {"weight_rms": 0.0, "gradient_identical": 0.0}, None),  # one of its own for every unit
+        (False, {"weight_rms": 0.1, "gradient_identical": 0.0}, "warning"),
         (True, {"weight_rms": 0.0, "gradient_identical": 0.0}, None),
         (True, {"weight_rms": 0.1, "gradient_identical": 0.0}, "warning"),
     ],

@@ -91,7 +91,7 @@ def test_numbers_are_those_of_the_definitions(kind, name):
 def test_every_kind_fills_the_columns_of_the_log():
     named = {f"{kind}_{name}" for kind, names in statistics.MEASURED.items() for name in names}
     named = named - {"preactivation_saturated"} | {"activation_saturated"}
-    others = {"attention_entropy", "update_log10", "weight_identical", "gradient_identical"}
+    others = {"attention_entropy", "update_log10", "update_zero", "weight_identical", "gradient_identical"}
     assert named | others == set(COLUMNS)
     assert not named & others
 

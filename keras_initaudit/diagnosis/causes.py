@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..records import Finding, Severity, Snapshot
-from . import data, signal, units, weights
+from . import data, signal, units, updates, weights
 from .network import Network
 from .thresholds import Thresholds
 from .wording import finding, num, plural
@@ -125,7 +125,7 @@ RULES: tuple[Rule, ...] = (
             "gradient_floor",
         ),
         signal.vanishing_signal,
-        ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
+        ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient", "no-update"),
         "Glorot & Bengio 2010, section 4.2; He, Zhang, Ren & Sun 2015, equation 9",
     ),
     Rule(
@@ -148,6 +148,7 @@ RULES: tuple[Rule, ...] = (
             "initial-loss",
             "update-ratio",
             "no-gradient",
+            "no-update",
         ),
         "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax)",
     ),
@@ -165,7 +166,7 @@ RULES: tuple[Rule, ...] = (
             "gradient_floor",
         ),
         signal.vanishing_gradient,
-        ("collapsed-samples", "update-ratio"),
+        ("collapsed-samples", "update-ratio", "no-update"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
     ),
     Rule(
@@ -201,10 +202,19 @@ RULES: tuple[Rule, ...] = (
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units that saturate)",
     ),
     Rule(
+        "no-update",
+        ("update_zero", "gradient_rms"),
+        (),
+        updates.no_update,
+        ("update-ratio",),
+        "IEEE 754; Micikevicius et al. 2018, Mixed precision training, section 3.1",
+        later=True,
+    ),
+    Rule(
         "update-ratio",
         ("update_log10", "weight_rms"),
         ("update_high_warning", "update_high_bad", "update_low_warning", "divergence", "normalised_steps_bad"),
-        weights.update_ratio,
+        updates.update_ratio,
         ("non-finite", "dead-units", "saturated-units"),
         "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
         later=True,
@@ -248,11 +258,11 @@ def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None
     limits = thresholds if thresholds is not None else Thresholds()
     if not snapshots:
         return ()
-    first, *later = snapshots
+    first = snapshots[0]
     network = Network(first)
     found = _explain(network, [f for rule in RULES for f in rule.find(network, limits)])
-    for snapshot in later:
-        for new in _news(first, snapshot, limits):
+    for i in range(1, len(snapshots)):
+        for new in _news(snapshots[: i + 1], limits):
             found = _added(found, new)
     referenced = [dataclasses.replace(f, reference=_BY_SLUG[f.rule].reference) for f in found]
     return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), _RANK[f.rule])))
@@ -293,7 +303,7 @@ def _explains(network: Network, cause: Finding, other: Finding) -> bool:
     explains = _BY_SLUG[cause.rule].explains
     if cause.rule == "dead-units" and cause.evidence["observed"] >= 1.0:
         explains = (*_SCALE, *_SYMPTOMS, "no-gradient")
-    if cause.rule == other.rule or other.rule not in explains:
+    if cause.rule == other.rule or other.rule not in explains or other.evidence.get("reason") == "precision":
         return False
     if cause.rule == "fan-mismatch":
         touched = set(other.evidence["affected"])
@@ -336,7 +346,8 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
     for i, known in enumerate(findings):
         told = [c["rule"] for c in known.evidence.get("consequences", ())]
         same = known.rule == new.rule and (known.layer == new.layer or known.severity == "bad")
-        if not (same or new.rule in told or new.rule in _BY_SLUG[known.rule].explains):
+        explained = new.rule in _BY_SLUG[known.rule].explains and new.evidence.get("reason") != "precision"
+        if not (same or new.rule in told or explained):
             continue
         if known.severity == "warning" and new.severity == "bad":
             worse = new if same else _worse(known, new)
@@ -352,16 +363,19 @@ def _worse(cause: Finding, consequence: Finding) -> Finding:
     return dataclasses.replace(cause, severity="bad", evidence=evidence)
 
 
-def _news(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[Finding]:
-    """What a later audit adds: NaN, units that died, a loss that ran away; and the judgement that zeros put off."""
-    network = Network(snapshot)
+def _news(snapshots: Sequence[Snapshot], thresholds: Thresholds) -> list[Finding]:
+    """What the last of these audits adds to the first: NaN, units that died, a loss that ran away, weights that stay.
+
+    And the judgement that zeros put off.
+    """
+    first, *_, snapshot = snapshots
+    network = Network(snapshot, tuple(snapshots[:-1]))
     rules = [rule for rule in RULES if rule.later]
     early = snapshot.step <= _CONFIRMED_BY
     found = [f for rule in rules for f in rule.find(network, thresholds)]
-    found = [f for f in found if (early if f.rule == "update-ratio" else f.severity == "bad")]
-    if early and _postponed(first):
-        for slug in ("vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units"):
-            found += [f for f in _BY_SLUG[slug].find(network, thresholds) if f.severity == "bad"]
+    found = [f for f in found if (early if f.rule == "update-ratio" else f.severity == "bad" or f.rule == "no-update")]
+    if early:
+        found += [f for f in _postponed(first, network, thresholds) if f.severity == "bad"]
     diverged = _diverged(first, snapshot, thresholds)
     if diverged:  # the plainer of two signs of steps that are too long
         found = [f for f in found if f.rule != "update-ratio"] + diverged
@@ -369,9 +383,21 @@ def _news(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[F
     return [dataclasses.replace(f, evidence={**f.evidence, "step": snapshot.step}) for f in explained]
 
 
-def _postponed(first: Snapshot) -> bool:
-    """Whether a head from zeros kept the gradient of the first step from the layers below."""
-    return any(head.stats.weight_rms == 0.0 for head in Network(first).heads)
+def _postponed(first: Snapshot, network: Network, thresholds: Thresholds) -> list[Finding]:
+    """What is found now by the rules that zeros put off at the first audit: they keep gradient or signal from a part.
+
+    A head from zeros keeps the gradient from all below it. Behind any other zero only what is still exactly zero
+    counts: a gate that has just opened lets little through.
+    """
+    start = Network(first)
+    zeros = [row for row in start.rows if row.info.trainable and row.stats.weight_rms == 0.0]
+    if not zeros and not start.starts_at_zero:
+        return []
+    slugs = ("vanishing-signal", "vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units")
+    found = [f for slug in slugs for f in _BY_SLUG[slug].find(network, thresholds)]
+    if zeros and not start.has_gates and all(row in start.heads for row in zeros):
+        return [f for f in found if f.rule != "vanishing-signal"]
+    return [f for f in found if f.evidence.get("exactly_zero", not f.rule.endswith(("-signal", "ing-gradient")))]
 
 
 def _diverged(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[Finding]:

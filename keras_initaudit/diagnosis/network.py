@@ -92,6 +92,30 @@ class Network:
     """The rows of one snapshot and what is joined to what."""
 
     snapshot: Snapshot
+    before: tuple[Snapshot, ...] = ()
+    """The audits before this one, in the order of their steps."""
+
+    @cached_property
+    def opening(self) -> bool:
+        """Whether zeros that are meant may not have moved yet: a trainable weight starts at zero and gets a gradient.
+
+        Behind it the gradient is exactly zero, for one update; behind a zero that such a zero hides, for two. What is
+        still exactly zero then will stay so.
+        """
+        first = self.before[0].step if self.before else self.snapshot.step
+        return self.snapshot.step < first + 2 and self.starts_at_zero
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether a trainable weight is all zero, a bias aside, and has a gradient: a kernel, a table, a gate."""
+        return self.has_gates or any(
+            row.info.trainable and row.stats.weight_rms == 0.0 and row.stats.gradient_rms > 0.0 for row in self.rows
+        )
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether a gate or a scale, no kernel, starts at zero and gets a gradient."""
+        return any(row.info.zero_scales for row in self.rows)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:

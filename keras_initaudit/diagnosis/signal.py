@@ -69,8 +69,16 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
             before = max(above, key=lambda d: d.decades + d.source)
             passed = max(d.kernels for d in above) + row.has_kernel
             source = before.source - _GATED_LOSS * row.gated
+            if _sums_positions(network, row):
+                source += max(0.0, log10(rms) - before.source - before.decades)
             found[i] = _Drift(log10(rms) - source, passed, before.reference, source)
     return found
+
+
+def _sums_positions(network: Network, row: Row) -> bool:
+    """Whether a row without a kernel makes one of many positions: a sum over a set is meant to grow with the set."""
+    above = [network.rows[p].info.shape for p in network.parents[row.index]]
+    return not row.has_kernel and len(above) == 1 and len(row.info.shape) < len(above[0])
 
 
 def _unscaled(row: Row, thresholds: Thresholds) -> bool:
@@ -143,6 +151,7 @@ def _signal(
     over = [(d, row) for d, row in candidates if d >= warning]
     if sign < 0:
         over = [(d, row) for d, row in over if not network.bypassed(row)]
+        over = [(d, row) for d, row in over if not (network.opening and row.stats.activation_rms == 0.0)]
     if not over:
         return []
     decades, worst = max(over, key=lambda pair: pair[0])
@@ -153,12 +162,17 @@ def _signal(
     factor = 10.0 ** (sign * decades / count)
     total = 10.0 ** (sign * decades)
     verb = "shrinks" if sign < 0 else "grows"
-    if single is not None:
+    if single is not None and worst.stats.activation_rms == 0.0:
+        message = f"nothing of the signal is left at {worst.path}: it is exactly zero behind {single.path}"
+        kernels = [single]
+    elif single is not None:
         message = (
             f"the signal {verb} by a factor of {num(10.0**decades)} up to {worst.path}, "
             f"nearly all of it in {single.path}"
         )
         kernels = [single]
+    elif worst.stats.activation_rms == 0.0:
+        message = f"nothing of the signal is left at {worst.path}: it is exactly zero there"
     else:
         message = (
             f"each layer multiplies the signal by {num(factor)}; after {plural(count, 'layer')} "
@@ -191,6 +205,7 @@ def _signal(
             per_layer_factor=factor,
             kernels=count,
             worst=worst.path,
+            exactly_zero=worst.stats.activation_rms == 0.0,
             remedy=remedies.for_kernels(network, group, bias=single is not None),
             **creeping,
         )
@@ -269,6 +284,10 @@ def _gradient_finding(
         f"each layer multiplies the gradient by {num(factor)}; after {plural(count, 'layer')} "
         f"{num(10.0**decades)} {verb} at {row.path}"
     )
+    if row.stats.backward_rms == 0.0:
+        message = (
+            f"no gradient arrives at {row.path}: it is exactly zero there, {plural(count, 'layer')} before the end"
+        )
     group = remedies.alike(network, [first, *between] if first.has_kernel else between)
     return finding(
         rule,
@@ -284,6 +303,7 @@ def _gradient_finding(
         per_layer_factor=factor,
         kernels=count,
         worst=row.path,
+        exactly_zero=row.stats.backward_rms == 0.0,
         remedy=remedies.for_kernels(network, group),
         **evidence,
     )
@@ -316,7 +336,7 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
         known = [upstream[p] for p in network.parents[i]] + ([levels[i][0]] if i in levels else [])
         upstream[i] = max(known, default=-math.inf)
     for i, (decades, _) in levels.items():
-        if i not in junctions:
+        if i not in junctions or (network.opening and network.rows[i].stats.backward_rms == 0.0):
             continue
         best = upstream[i]
         if -best >= warning and (worst is None or decades < worst[0]):

@@ -16,9 +16,9 @@ from .wording import finding, num, percent, several
 def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Units of a layer that start the same: with the same gradient they stay the same for ever.
 
-    Equal weights alone are no fault: a head or the end of a residual branch that starts from zero gets a gradient of
-    its own for each unit, and is random after one step. Equal and not zero, or zero in the middle of a plain chain, is
-    odd enough for a warning.
+    Equal weights alone are no fault: what starts from zero and gets a gradient of its own for each unit (a head, the
+    end of a residual branch, a matrix that scales) is random after one step. Equal and not zero is odd enough for a
+    warning.
     """
     heads = {row.index for row in network.heads}
     bad: list[Row] = []
@@ -34,7 +34,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
         elif (
             row.index not in heads
             and row.info.role == "layer"
-            and (stats.weight_rms > 0.0 or not network.bypassed(row))
+            and (stats.weight_rms > 0.0 or not (stats.gradient_rms > 0.0 or network.bypassed(row)))
         ):
             odd.append(row)
     if not bad and not odd:
@@ -79,6 +79,8 @@ def _starved(network: Network, row: Row) -> bool:
     """
     if row.stats.weight_rms > 0.0 or row.stats.gradient_rms > 0.0:
         return False
+    if network.before and network.snapshot.step >= network.before[0].step + 2:
+        return False  # a zero that waits for another one has had its time
     owner = network.owner(row)
     return network.bypassed(owner) and math.isfinite(owner.stats.activation_rms)
 

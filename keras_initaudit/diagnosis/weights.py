@@ -1,4 +1,4 @@
-"""Rules about the weights and what moves them: size of the first updates, fans of the scheme, reach of the loss."""
+"""Rules about the weights: fans of the scheme, reach of the loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..records import Finding, LayerInfo, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row
+from .network import Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
@@ -24,111 +24,6 @@ _SCHEMES: dict[str, tuple[float, str]] = {
 }
 _RECURRENT = ("LSTM", "GRU", "RNN", "Bidirectional")
 """The input kernel of a recurrent layer holds its gates side by side, and Keras counts them all as outputs."""
-
-
-def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """The first update changes the weights by far too much, or by nothing."""
-    rows = [
-        row
-        for row in network.rows
-        if row.info.role in ("layer", "weight")
-        and len(row.info.weight_shape) >= 2
-        and row.info.kind not in LOOKUPS
-        and math.isfinite(row.stats.update_log10)
-        and row.stats.weight_rms > 0.3 * _least_rms(row)
-    ]
-    if not rows:
-        return _steps_behind_normalisation(network, thresholds)
-    fastest = max(rows, key=lambda row: row.stats.update_log10)
-    rate = network.snapshot.learning_rate
-    rising = max((network.snapshot.peak_rate or 0.0) / rate, 1.0) if rate else 1.0
-    slowest = max(row.stats.update_log10 for row in rows) + math.log10(rising)  # warm-up starts from next to nothing
-    if fastest.stats.update_log10 >= thresholds.update_high_warning:
-        value = fastest.stats.update_log10
-        severity: Severity = "bad" if value >= thresholds.update_high_bad else "warning"
-        lower = None if not rate else f"model.optimizer.learning_rate = {rate * 10.0 ** (-2.5 - value):.1g}"
-        return [
-            finding(
-                "update-ratio",
-                severity,
-                fastest.path,
-                f"one update changes the weights of {fastest.path} by {num(10.0**value)} of their size; "
-                "about 0.001 is usual",
-                observed=value,
-                expected=-3.0,
-                threshold=thresholds.update_high_bad if severity == "bad" else thresholds.update_high_warning,
-                unit="log10 of rms(update) / rms(weight)",
-                layers=[network.owner(fastest).path],
-                learning_rate=rate,
-                remedy=lower,
-            )
-        ]
-    if slowest <= thresholds.update_low_warning:
-        return [
-            finding(
-                "update-ratio",
-                "warning",
-                None,
-                f"one update changes no weight by more than {num(10.0**slowest)} of its size; about 0.001 is usual",
-                observed=slowest,
-                expected=-3.0,
-                threshold=thresholds.update_low_warning,
-                unit="log10 of rms(update) / rms(weight)",
-                affected=[row.path for row in rows],
-                learning_rate=rate,
-                remedy=None if not rate else f"model.optimizer.learning_rate = {rate * 10.0 ** (-3.0 - slowest):.1g}",
-            )
-        ]
-    return []
-
-
-def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Before the first update: weights that are small in front of a layer normalisation, which hides it.
-
-    What such weights make does not depend on their size, so that a step counts by its share of it, and small steps are
-    long ones. In a chain the shares add up.
-    """
-    kernels = [
-        row
-        for row in network.hidden
-        if row.stats.weight_rms > 0.0
-        and network.feeds(row, "LayerNormalization")
-        and network.normalised_after(row)
-        and not network.bypassed(row)
-    ]
-    rate = network.snapshot.learning_rate
-    if not rate or len(kernels) < 2:
-        return []
-    kept = math.sqrt(network.persistence)
-    steps = [
-        rate / row.stats.weight_rms * (1.0 if network.adaptive else row.stats.gradient_rms * kept) for row in kernels
-    ]
-    together = len(steps) * sum(steps)
-    if not together >= thresholds.normalised_steps_bad:
-        return []
-    group = remedies.alike(network, kernels)
-    return [
-        finding(
-            "update-ratio",
-            "bad",
-            kernels[0].path,
-            f"a layer normalisation hides how small the weights of {several([row.path for row in kernels])} are: the "
-            f"first update will change each by {num(sum(steps) / len(steps))} of its size, all {len(steps)} at once",
-            observed=together,
-            expected=1.0,
-            threshold=thresholds.normalised_steps_bad,
-            unit="kernels x sum of rms(update) / rms(weight)",
-            layers=[row.path for row in group],
-            affected=[row.path for row in kernels],
-            learning_rate=rate,
-            remedy=remedies.for_kernels(network, group),
-        )
-    ]
-
-
-def _least_rms(row: Row) -> float:
-    """Rms of a small random start: a weight below it starts from zero, and moves by any multiple of its size."""
-    return 0.1 / math.sqrt(row.fan_in)
 
 
 def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
@@ -273,7 +168,8 @@ def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
         return [*found, _no_gradient(severity, lost[0].path, message, lost, "disconnected")]
     matrices = [row for row in trained if len(row.info.weight_shape) >= 2 and not math.isnan(row.stats.gradient_rms)]
     # A zero-initialised head starves what is below it for one step, and gets a gradient itself: then not all are zero.
-    if matrices and all(row.stats.gradient_rms == 0.0 and not row.stats.gradient_nonfinite > 0.0 for row in matrices):
+    flat = all(row.stats.gradient_rms == 0.0 and not row.stats.gradient_nonfinite > 0.0 for row in matrices)
+    if matrices and flat and not network.opening:
         last = matrices[-1]
         message = (
             f"the gradient of every kernel is exactly zero, that of {last.path} included: "

@@ -34,6 +34,7 @@ const BY_RULE = {
   "collapsed-samples": "collapsed",
   "symmetric-units": "identical",
   "update-ratio": "update",
+  "no-update": "update",
 };
 
 /** The statistic that shows what was found; the gradient where nothing was. */
