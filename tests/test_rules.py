@@ -105,6 +105,20 @@ def test_gates_take_half_a_decade_off_by_nature() -> None:
         assert rules(shot) == told
 
 
+def test_a_bidirectional_layer_has_the_gates_of_its_two_layers_and_none_of_its_own() -> None:
+    shot = healthy(6)
+    for i in range(6):
+        size = shot["input"].activation_rms * 10 ** (-0.45 * (i + 1))
+        shot = edited(shot, f"dense_{i}", layer={"kind": "LSTM"}, activation_rms=size)
+        shot = inserted(shot, f"dense_{i}", f"both_{i}", "Bidirectional")
+    assert rules(shot) == []
+    # Nor does it hide what is wrong in them.
+    for i in range(6):
+        size = shot["input"].activation_rms * 10 ** (-1.2 * (i + 1))
+        shot = edited(edited(shot, f"dense_{i}", activation_rms=size), f"both_{i}", activation_rms=size)
+    assert "vanishing-signal" in rules(shot)
+
+
 def test_a_branch_may_pass_no_gradient_as_long_as_what_feeds_it_has_one() -> None:
     shot = edited(healthy(4), "dense_3", layer={"inputs": ("dense_2", "dense_0")})
     shot = edited(shot, "dense_1", backward_rms=1e-9)

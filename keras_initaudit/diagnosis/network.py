@@ -68,8 +68,8 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        """Whether the row is a recurrent layer with gates."""
-        return any(word in self.info.kind for word in ("LSTM", "GRU", "Bidirectional"))
+        """Whether the row is a recurrent layer with gates; a `Bidirectional` has none, its two layers have."""
+        return any(word in self.info.kind for word in ("LSTM", "GRU"))
 
     @property
     def output_rms(self) -> float:
