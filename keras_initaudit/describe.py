@@ -16,7 +16,7 @@ import numpy as np
 
 from . import gains
 from .connections import fans
-from .records import LayerInfo, to_jsonable
+from .records import LayerInfo, LossKind, to_jsonable
 
 _NOT_KERNELS = frozenset({"bias", "beta", "gamma", "alpha", "scale"})
 """Weights that are not kernels, whatever their rank: attention and GRU biases have rank 2, PReLU slopes any."""
@@ -208,28 +208,96 @@ def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -
     return found
 
 
-def baseline_loss(model: Any, y: Any) -> float | None:
+_LOSSES: dict[LossKind, tuple[str, ...]] = {
+    "classes": ("categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"),
+    "yes-no": ("binary_crossentropy", "binary_focal_crossentropy"),
+    "squares": ("mean_squared_error",),
+    "distances": ("mean_absolute_error", "huber", "log_cosh"),
+}
+"""What a loss takes the targets for -> functions of `keras.losses`. A loss that is not here has targets of any kind."""
+
+
+def loss_kind(model: Any) -> LossKind:
+    """What the model's loss takes the targets for; empty where that is not known, or where there are several losses."""
+    function = _loss_function(_only(getattr(model, "loss", None)))
+    for kind, names in _LOSSES.items():
+        if any(function is getattr(keras.losses, name) for name in names):
+            return kind
+    return ""
+
+
+def baseline_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None:
     """The loss of a model that gives every input the same uninformed answer; None where the loss is not a known one.
 
-    Categories: log C for C of them. Yes or no: log 2. Numbers: what the mean of the batch's targets gives.
+    Categories: log C for C of them. Yes or no: log 2. Numbers: what the mean of the batch's targets gives, or their
+    median. Samples count by their weights, those that follow from the weights of classes included.
     """
-    loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", None)
-    if not isinstance(name, str) or y is None or isinstance(y, dict | list | tuple):
+    loss, kind = _only(getattr(model, "loss", None)), loss_kind(model)
+    name = getattr(_loss_function(loss), "__name__", "")
+    targets = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
+    if not kind or len(targets) != 1 or "focal" in name or name in ("huber", "log_cosh"):
         return None
-    name = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
-    outputs = getattr(model, "outputs", None)
-    classes = outputs[0].shape[-1] if outputs else None
-    if "binary" in name:
-        return math.log(2)
-    if "categorical_crossentropy" in name:
-        return math.log(classes) if classes and classes > 1 else None
-    targets = np.asarray(keras.ops.convert_to_numpy(y), np.float64)
-    if name in ("mse", "mean_squared_error", "m_s_e"):
-        return float(np.mean((targets - targets.mean(0)) ** 2))
-    if name in ("mae", "mean_absolute_error", "m_a_e"):
-        return float(np.mean(np.abs(targets - np.median(targets, 0))))
-    return None
+    numbers = _or_none(lambda: np.asarray(keras.ops.convert_to_numpy(targets[0]), np.float64))
+    if numbers is None:  # ragged
+        return None
+    # One loss for each vector of targets; class numbers need no axis of their own, and may have one.
+    vectors = numbers.ndim > 1 and (name != "sparse_categorical_crossentropy" or numbers.shape[-1] == 1)
+    shape = numbers.shape[:-1] if vectors else numbers.shape
+    weights = _weights(sample_weight, shape)
+    if weights is None:
+        return None
+    if kind == "yes-no":
+        losses = np.full(shape, math.log(2))
+    elif kind == "classes":
+        outputs = getattr(model, "outputs", None)
+        classes = outputs[0].shape[-1] if outputs else None
+        if not classes or classes < 2:
+            return None
+        losses = np.full(shape, math.log(classes))
+    else:
+        of_units = np.broadcast_to(weights[..., None] if vectors else weights, numbers.shape)
+        distance = numbers - _center(numbers, of_units, median=kind == "distances")
+        losses = np.square(distance) if kind == "squares" else np.abs(distance)
+        losses = losses.mean(-1) if vectors else losses
+    total = float(np.sum(losses * weights))
+    reduction = getattr(loss, "reduction", None)
+    if reduction == "sum":
+        return total
+    return total / max(float(weights.sum()) if reduction == "mean_with_sample_weight" else weights.size, 1e-30)
+
+
+def _only(structure: Any) -> Any:
+    """The one loss of a list or dict of losses; None where there are several."""
+    leaves = keras.tree.flatten(structure)
+    return leaves[0] if len(leaves) == 1 else None
+
+
+def _loss_function(loss: Any) -> Any:
+    """The function behind a loss: a name, a function, or an object of Keras, which holds its function as `fn`."""
+    loss = _or_none(lambda: keras.losses.get(loss)) if isinstance(loss, str) else loss
+    return getattr(loss, "fn", loss)
+
+
+def _weights(sample_weight: Any, shape: tuple[int, ...]) -> Any:
+    """The weight of each of the losses; None where the weights are several, or of another shape."""
+    given = [leaf for leaf in keras.tree.flatten(sample_weight) if leaf is not None]
+    if not given:
+        return np.ones(shape)
+    weights = np.asarray(keras.ops.convert_to_numpy(given[0]), np.float64)
+    if weights.ndim == len(shape) + 1 and weights.shape[-1] == 1:
+        weights = weights[..., 0]
+    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+    return _or_none(lambda: np.broadcast_to(weights, shape)) if len(given) == 1 else None
+
+
+def _center(numbers: Any, weights: Any, *, median: bool) -> Any:
+    """The weighted mean or median over the samples, the answer with the smallest square or distance."""
+    total = np.maximum(weights.sum(0), 1e-30)
+    if not median:
+        return (numbers * weights).sum(0) / total
+    order = np.argsort(numbers, axis=0)
+    below = np.cumsum(np.take_along_axis(weights, order, 0), axis=0) / total
+    return np.take_along_axis(np.take_along_axis(numbers, order, 0), (below < 0.5).sum(0)[None], 0)[0]
 
 
 def _or_none(compute: Any) -> Any:

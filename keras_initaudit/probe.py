@@ -28,7 +28,7 @@ from tensorflow.python.eager import context as tf_context
 from . import describe, statistics
 from .batch import batch_size, unpack
 from .recording import Recording, UnobservableError, optimizers, scales_loss
-from .records import NAN, Histogram, LayerInfo, Snapshot, Statistics
+from .records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
 from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
 
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
@@ -77,6 +77,7 @@ class Probe:
         self.kernels: list[tuple[int, Any]] = []
         self.marked: list[Any] | None = None
         self._baseline: float | None = None
+        self._loss_kind: LossKind = ""
         self._peak_rate: float | None = None
         self._trace: Any = None
         self._written: list[Any] = []
@@ -143,6 +144,7 @@ class Probe:
             learning_rate=_number(self._optimizer, "learning_rate"),
             peak_rate=self._peak_rate,
             momentum=_number(self._optimizer, "momentum") or 0.0,
+            loss_kind=self._loss_kind,
         )
 
     def update(self) -> None:
@@ -166,7 +168,9 @@ class Probe:
             dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path)) for row in layout.rows
         )
         self.kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
-        self._baseline = describe.baseline_loss(self.model, unpack(self.batch)[1])
+        _, y, sample_weight = unpack(self.batch)
+        self._loss_kind = describe.loss_kind(self.model)
+        self._baseline = describe.baseline_loss(self.model, y, sample_weight)
         self._peak_rate = _peak_rate(self._optimizer)
 
     # The run

@@ -19,6 +19,7 @@ NAN = math.nan
 Severity = Literal["bad", "warning"]
 Verdict = Literal["healthy", "warning", "bad"]
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
+LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,9 @@ class Snapshot:
     """The largest learning rate that the optimizer's schedule comes to (warm-up); None without a schedule."""
     momentum: float = 0.0
     """Of SGD: a steady gradient moves the weights by 1 / (1 - momentum) times the learning rate."""
+    loss_kind: LossKind = ""
+    """What the compiled loss takes the targets for: one of several classes, yes or no, or numbers, of which it takes
+    the mean square or another distance. Empty where the loss is not a known one."""
 
     def __getitem__(self, path: str) -> Statistics:
         """The statistics of the row at `path`; KeyError with the known paths where there is none."""
@@ -268,6 +272,7 @@ __all__: list[str] = [
     "Finding",
     "Histogram",
     "LayerInfo",
+    "LossKind",
     "Role",
     "Severity",
     "Snapshot",

@@ -676,6 +676,74 @@ def test_baseline_loss(loss, targets, expected):
         assert shot.loss == pytest.approx(shot.baseline_loss, rel=1e-5)
 
 
+OBJECTS = keras.losses
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "baseline"),
+    [
+        ("mse", "squares", True),
+        (OBJECTS.MeanSquaredError(name="my_loss"), "squares", True),
+        (OBJECTS.mean_squared_error, "squares", True),
+        (["mse"], "squares", True),
+        ({"out": "mse"}, "squares", True),
+        ("mean_absolute_error", "distances", True),
+        (OBJECTS.Huber(), "distances", False),
+        (OBJECTS.BinaryFocalCrossentropy(), "yes-no", False),
+        ("sparse_categorical_crossentropy", "classes", True),
+        (OBJECTS.SparseCategoricalCrossentropy(ignore_class=7), "classes", True),
+        (lambda y, p: ops.mean((y - p) ** 4, -1), "", False),
+        ("poisson", "", False),
+    ],
+)
+def test_the_loss_says_what_the_targets_are(loss, kind, baseline):
+    i = keras.Input((6,))
+    out = layers.Dense(5 if kind == "classes" else 1, "softmax" if kind == "classes" else "sigmoid", name="out")(i)
+    shot = snapshot(functional(i, out, loss), X, LABELS if kind == "classes" else (Y > 0).astype("float32"))
+    assert shot.loss_kind == kind
+    assert (shot.baseline_loss is not None) == baseline
+
+
+def test_several_losses_say_nothing_of_the_targets():
+    i = keras.Input((6,))
+    model = keras.Model(i, [layers.Dense(1)(i), layers.Dense(1)(i)])
+    model.compile("sgd", ["mse", "mae"])
+    shot = snapshot(model, X, [Y, Y])
+    assert (shot.loss_kind, shot.baseline_loss) == ("", None)
+
+
+WEIGHTS = RNG.uniform(0.1, 3.0, 16).astype("float32")
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("kind", ["squares", "distances", "classes", "yes-no", "classes in time"])
+def test_the_uninformed_loss_counts_sample_weights_as_the_loss_does(kind, reduction):
+    """A model without a kernel, whose bias gives the best of all constant answers, has exactly that loss."""
+    order = np.argsort(Y[:, 0])
+    median = Y[order][np.searchsorted(np.cumsum(WEIGHTS[order]), 0.5 * WEIGHTS.sum())]
+    time = np.stack([LABELS, LABELS[::-1]], 1)
+    loss, y, bias, weights = {
+        "squares": (OBJECTS.MeanSquaredError, Y, np.average(Y, 0, WEIGHTS), WEIGHTS),
+        "distances": (OBJECTS.MeanAbsoluteError, Y, median, WEIGHTS),
+        "classes": (OBJECTS.SparseCategoricalCrossentropy, LABELS, np.zeros(5), WEIGHTS),
+        "yes-no": (OBJECTS.BinaryCrossentropy, (Y > 0).astype("float32"), np.zeros(1), WEIGHTS[:, None]),
+        "classes in time": (
+            OBJECTS.SparseCategoricalCrossentropy, time, np.zeros(5), np.stack([WEIGHTS, 2 * WEIGHTS], 1)
+        ),
+    }[kind]  # fmt: skip
+    i = keras.Input((6,))
+    h = layers.RepeatVector(2)(i) if y is time else i
+    end = "softmax" if "classes" in kind else "sigmoid" if kind == "yes-no" else None
+    out = layers.Dense(len(bias), end, kernel_initializer="zeros", name="out")(h)
+    model = functional(i, out, loss(reduction=reduction))
+    model.get_layer("out").bias.assign(bias)
+    shot = snapshot(model, X, y, weights)
+    assert shot.baseline_loss == pytest.approx(shot.loss, rel=1e-5)
+    unweighted = snapshot(model, X, y)
+    if reduction != "mean_with_sample_weight" or kind in ("squares", "distances"):  # a mean of equal losses is one
+        assert shot.baseline_loss != pytest.approx(unweighted.baseline_loss, rel=1e-2)
+
+
 def test_kernels_of_one_seed_are_duplicates_and_others_are_not():
     seeded = keras.initializers.HeNormal(seed=3)
     i = keras.Input((16,))

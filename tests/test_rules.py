@@ -13,7 +13,7 @@ from numpy_network import edited, glorot
 from odd_networks import healthy, pixels, plain, with_kernel
 
 from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.records import NAN, Finding, LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import NAN, Finding, LayerInfo, LossKind, Snapshot, Statistics
 
 
 def first(made: odd.Made) -> Finding:
@@ -397,24 +397,27 @@ def test_bytes_are_rescaled_and_anything_else_is_standardised(x: Any, call: str)
 
 
 def test_unscaled_data_and_unscaled_targets_are_two_findings() -> None:
-    shot = edited(odd.targets(1e4, 1e8), "input", activation_rms=1e4)
+    shot = edited(odd.targets(1e4, "squares"), "input", activation_rms=1e4)
     assert [(f.rule, f.layer) for f in findings(shot)] == [("input-scale", "dense_0"), ("input-scale", "target")]
 
 
-def offset(mean: float, std: float, loss: float, baseline: float, outputs: float) -> Snapshot:
+def offset(
+    mean: float, std: float, loss: float, baseline: float, outputs: float, kind: LossKind = "squares"
+) -> Snapshot:
     shot = edited(healthy(), "target", activation_mean=mean, activation_std=std, activation_rms=math.hypot(mean, std))
-    return odd.of(edited(shot, "head", activation_rms=outputs), loss=loss, baseline_loss=baseline)
+    return odd.of(edited(shot, "head", activation_rms=outputs), loss=loss, baseline_loss=baseline, loss_kind=kind)
 
 
 def test_a_large_first_loss_is_laid_on_the_targets_or_on_the_head_as_the_case_is() -> None:
     targets = first(offset(20.0, 1.0, loss=401.0, baseline=1.0, outputs=1.0))
-    assert "Constant(20)" in (targets.remedy or "")
-    assert "the targets lie around 20" in targets.message
+    assert "Constant(float(np.mean(y)))" in (targets.remedy or "")
+    assert "the targets of this batch lie around 20" in targets.message
     head = first(offset(20.0, 1.0, loss=2901.0, baseline=1.0, outputs=50.0))
     assert "GlorotNormal" in (head.remedy or "")
     assert "an rms of 50" in head.message
-    # The numbers of classes have no scale, and lie around nothing.
-    assert rules(offset(500.0, 100.0, loss=30.0, baseline=math.log(1000), outputs=1.0)) == []
+    # The numbers of classes have no scale, and lie around nothing, whatever classes the batch holds.
+    assert rules(offset(905.0, 3.0, loss=30.0, baseline=math.log(1000), outputs=1.0, kind="classes")) == []
+    assert rules(offset(905.0, 3.0, loss=30.0, baseline=math.log(1000), outputs=1.0, kind="")) == []
 
 
 def test_a_head_is_as_sure_as_what_it_hands_to_its_softmax() -> None:
@@ -423,9 +426,25 @@ def test_a_head_is_as_sure_as_what_it_hands_to_its_softmax() -> None:
     assert rules(edited(shot, "head", preactivation_rms=500.0)) == ["initial-loss"]
 
 
-def test_the_spread_of_the_class_numbers_is_no_scale() -> None:
-    assert rules(odd.targets(577.0, math.log(1000))) == []
-    assert rules(odd.targets(577.0, 0.25 * 577.0)) == ["input-scale"]  # the mean absolute deviation of the targets
+def test_targets_have_a_scale_where_the_loss_takes_them_for_numbers() -> None:
+    kinds = ("squares", "distances", "classes", "yes-no", "")
+    assert [rules(odd.targets(35.0, kind)) for kind in kinds] == [["input-scale"], ["input-scale"], [], [], []]
+
+
+def test_a_remedy_takes_the_figures_of_all_the_data_and_there_is_none_where_it_is_no_array() -> None:
+    another = LayerInfo("aside", 9, role="target")
+    for shot, code in (
+        (odd.targets(577.0, "squares"), "y = (y - y.mean()) / y.std()"),
+        (offset(20.0, 1.0, loss=401.0, baseline=1.0, outputs=1.0), "Constant(float(np.mean(y)))"),
+    ):
+        assert code in (first(shot).remedy or "")
+        two = first(odd.added(shot, another, Statistics(activation_mean=0.0, activation_std=0.1)))
+        assert (two.rule, two.remedy) == (first(shot).rule, None)
+        assert "of this batch" in two.message
+    shot = edited(healthy(), "input", activation_rms=1e4, activation_std=1e4, activation_max=4e4)
+    assert "preprocessing.adapt(x)" in (first(shot).remedy or "")
+    two = first(odd.added(shot, LayerInfo("more", -1, role="input"), Statistics(activation_rms=1.0)))
+    assert (two.rule, two.remedy) == ("input-scale", None)
 
 
 def test_figures_of_a_snapshot_are_taken_as_they_are() -> None:
@@ -519,7 +538,8 @@ def test_a_mean_square_has_to_come_down_to_the_size_of_the_targets() -> None:
     def regression(optimizer: str, ratio: float, activation: str = "relu") -> Snapshot:
         shot = odd.with_kernel(-1, lambda w: 100.0 * w, activation=activation)
         shot = edited(shot, "target", layer={"kind": "float32"}, activation_std=2.0, activation_rms=2.0)
-        return odd.of(shot, loss=4.0 * ratio, baseline_loss=4.0, optimizer=optimizer, learning_rate=0.1)
+        known: dict[str, Any] = {"optimizer": optimizer, "learning_rate": 0.1, "loss_kind": "squares"}
+        return odd.of(shot, loss=4.0 * ratio, baseline_loss=4.0, **known)
 
     for optimizer, ratio, told in (
         ("Adam", 0.9e6, "warning"),
@@ -531,8 +551,9 @@ def test_a_mean_square_has_to_come_down_to_the_size_of_the_targets() -> None:
         assert severity(odd.of(shot, optimizer=optimizer), "initial-loss") == [told]
     # A tanh in front does not bound the gradient of a square.
     assert severity(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "initial-loss") == ["bad"]
-    classes = edited(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "target", layer={"kind": "int32"})
-    assert severity(classes, "initial-loss") == ["warning"]
+    for kind in ("classes", "distances", ""):
+        shot = odd.of(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), loss_kind=kind)
+        assert severity(shot, "initial-loss") == ["warning"]
 
 
 def test_a_rate_that_warms_up_is_judged_by_where_it_goes() -> None:

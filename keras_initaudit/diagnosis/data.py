@@ -116,7 +116,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                     source=source.path,
                     mean=mean,
                     largest=largest,
-                    remedy=remedies.rescaled(mean, source.stats.activation_std, low, largest)
+                    remedy=remedies.rescaled(network, source.stats.activation_std, low, largest)
                     if source.info.role == "input"
                     else None,
                 )
@@ -137,14 +137,12 @@ def _too_high(network: Network, thresholds: Thresholds) -> float:
 
 
 def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Regression targets of large scale; class numbers have none, and are told apart by the uninformed loss."""
-    baseline = network.snapshot.baseline_loss
+    """Regression targets of large scale; the numbers of classes have none."""
+    if not _numbers(network):
+        return []
     for row in network.rows:
         rms, std = row.stats.activation_rms, row.stats.activation_std
-        if row.info.role != "target" or not rms >= thresholds.target_high_warning or baseline is None:
-            continue
-        # The mean absolute or squared deviation is at least of the size of std; log C of C class numbers is far below.
-        if not baseline >= 0.2 * std:
+        if row.info.role != "target" or not rms >= thresholds.target_high_warning:
             continue
         severity: Severity = "bad" if rms >= thresholds.target_high_bad else "warning"
         return [
@@ -152,7 +150,8 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 "input-scale",
                 severity,
                 row.path,
-                f"the targets {row.path} have an rms of {num(rms)}, whereas the outputs of a new model are about 1",
+                f"the targets {row.path} of this batch have an rms of {num(rms)}, whereas the outputs of a new model "
+                "are about 1",
                 observed=rms,
                 expected=1.0,
                 threshold=thresholds.target_high_bad if severity == "bad" else thresholds.target_high_warning,
@@ -161,7 +160,7 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 affected=[row.path, *(head.path for head in network.heads)],
                 mean=row.stats.activation_mean,
                 largest=row.stats.activation_max,
-                remedy=remedies.standardised(row.path, row.stats.activation_mean, std),
+                remedy=remedies.standardised(network, std),
             )
         ]
     return []
@@ -185,18 +184,15 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     targets = [row.stats for row in network.rows if row.info.role == "target"]
     offset = max((abs(s.activation_mean) for s in targets if math.isfinite(s.activation_mean)), default=0.0)
     deviation = max((s.activation_std for s in targets if math.isfinite(s.activation_std)), default=0.0)
-    regression = (
-        baseline > 0.2 * deviation > 0.0 and deviation > 0.0 and head is not None and head.info.gain is not None
-    )
-    far = regression and offset > 3.0 * deviation and offset > rms
+    far = _numbers(network) and deviation > 0.0 and offset > 3.0 * deviation and offset > rms
     if head is None or (rms < 3.0 and not far):
         return []
     limit = _too_large(network, head, thresholds)
     severity: Severity = "bad" if ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
-        remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
-        why = f"the targets lie around {num(mean)}, the outputs around 0"
+        remedy = remedies.centered(network)
+        why = f"the targets of this batch lie around {num(mean)}, the outputs around 0"
     else:
         remedy = remedies.for_kernels(network, [head], bias=True)
         why = f"the outputs of {head.path} before the loss have an rms of {num(rms)}"
@@ -221,13 +217,9 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     ]
 
 
-def _squares(network: Network) -> bool:
-    """Whether the loss is a mean square: that of an uninformed model is the variance of targets that count nothing."""
-    baseline = network.snapshot.baseline_loss or 0.0
-    targets = [
-        row for row in network.rows if row.info.role == "target" and not row.info.kind.startswith(("int", "uint"))
-    ]
-    return any(0.8 * row.stats.activation_std**2 <= baseline <= 1.25 * row.stats.activation_std**2 for row in targets)
+def _numbers(network: Network) -> bool:
+    """Whether the loss takes the targets for numbers: regression."""
+    return network.snapshot.loss_kind in ("squares", "distances")
 
 
 def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
@@ -236,7 +228,7 @@ def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
     A class only has to come out on top. A mean square brings the outputs down to the size of the targets, and nothing
     keeps its gradient within limits.
     """
-    limits, squares = [math.inf], _squares(network)
+    limits, squares = [math.inf], network.snapshot.loss_kind == "squares"
     if network.first_step() >= thresholds.first_step_bad and (squares or not network.bounded):
         limits.append(thresholds.loss_warning)
     if squares:  # for an adaptive optimizer the size of the outputs counts, which is the root of it
