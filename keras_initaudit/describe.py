@@ -8,21 +8,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
 from . import gains
-from .connections import fans
+from .connections import fans, kernel_axes
 from .records import LayerInfo, LossKind, to_jsonable
 
 _NOT_KERNELS = frozenset({"bias", "beta", "gamma", "alpha", "scale"})
 """Weights that are not kernels, whatever their rank: attention and GRU biases have rank 2, PReLU slopes any."""
-
-_PREFIX = 64
-"""Leading numbers of a kernel by which two kernels are recognized as drawn from one seed."""
 
 
 def layer_paths(model: Any) -> dict[int, str]:
@@ -83,22 +80,23 @@ def columns_last(layer: Any, weight: Any) -> tuple[int, ...]:
     rank = len(weight.shape)
     if "Transpose" in type(layer).__name__ and "Conv" in type(layer).__name__:
         return (*range(rank - 2), rank - 1, rank - 2)
-    return tuple(range(rank))
+    summed = _summed_axes(layer, weight)
+    return (*summed, *(axis for axis in range(rank) if axis not in summed)) if summed else tuple(range(rank))
 
 
 def output_axes(layer: Any, weight: Any) -> int:
     """How many of the last axes, after `columns_last`, index output units."""
     if "depthwise" in weight.name or type(layer).__name__.startswith("DepthwiseConv"):
         return 2
-    if isinstance(layer, keras.layers.EinsumDense):
-        kernel, output = layer.equation.split("->")[0].split(",")[1], layer.equation.split("->")[1]
-        trailing = 0
-        for letter in reversed(kernel):
-            if letter not in output:
-                break
-            trailing += 1
-        return max(1, trailing)
-    return 1
+    summed = _summed_axes(layer, weight)
+    return max(1, len(weight.shape) - len(summed)) if summed else 1
+
+
+def _summed_axes(layer: Any, weight: Any) -> list[int]:
+    """The axes of the kernel of an `EinsumDense` that index inputs, wherever they stand; empty of other layers."""
+    if not isinstance(layer, keras.layers.EinsumDense) or weight is not getattr(layer, "_kernel", None):
+        return []
+    return kernel_axes(layer)[0]
 
 
 def activation_of(layer: Any) -> Any:
@@ -155,27 +153,6 @@ def _initializer(layer: Any, weight: Any) -> Any:
         "depthwise_initializer",  # of DepthwiseConv2D, which calls its weight `kernel`
     )
     return next((getattr(layer, name) for name in names if getattr(layer, name, None) is not None), None)
-
-
-def duplicates(weights: Mapping[str, Any]) -> dict[str, str]:
-    """Row path -> path of an earlier row whose kernel starts with the same numbers, up to a factor.
-
-    Kernels are compared by their first `_PREFIX` numbers, scaled to unit length: for two independent draws to agree to
-    1e-6 in 64 dimensions is out of the question. A constant kernel is nobody's duplicate.
-    """
-    prefixes, paths = [], []
-    for path, weight in weights.items():
-        flat = np.ravel(keras.ops.convert_to_numpy(keras.ops.reshape(weight.value, [-1])[:_PREFIX])).astype(np.float64)
-        norm = np.linalg.norm(flat)
-        if len(flat) == _PREFIX and np.isfinite(norm) and norm > 0 and len(np.unique(flat)) > _PREFIX // 2:
-            prefixes.append(flat / norm)
-            paths.append(path)
-    if not prefixes:
-        return {}
-    stacked = np.stack(prefixes)
-    alike = np.abs(stacked @ stacked.T) > 1 - 1e-6
-    first = alike.argmax(axis=1)
-    return {paths[i]: paths[j] for i, j in enumerate(first) if j < i}
 
 
 def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -> list[tuple[str, ...]]:

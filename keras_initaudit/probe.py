@@ -25,7 +25,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 
-from . import describe, statistics
+from . import describe, duplicates, statistics
 from .batch import batch_size, unpack
 from .recording import Recording, UnobservableError, optimizers, scales_loss
 from .records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
@@ -147,6 +147,11 @@ class Probe:
             loss_kind=self._loss_kind,
         )
 
+    def duplicates(self) -> dict[str, str]:
+        """Row path -> path of an earlier row whose kernel has the same units, as the weights are now."""
+        rows = [] if self._layout is None else self._layout.rows
+        return duplicates.repeated({r.info.path: (r.owner, r.variable) for r in rows if r.variable is not None})
+
     def update(self) -> None:
         """One real update of the model on the batch. For trials, within `everything_kept`."""
         self.model.train_step(self.batch)
@@ -163,7 +168,7 @@ class Probe:
 
     def _describe(self, layout: _Layout) -> None:
         weights = {row.info.path: row.variable for row in layout.rows if row.variable is not None}
-        repeated = describe.duplicates(weights)
+        repeated = self.duplicates()
         self._layers = tuple(
             dataclasses.replace(row.info, duplicate_of=repeated.get(row.info.path)) for row in layout.rows
         )

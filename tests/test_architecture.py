@@ -24,10 +24,11 @@ ROOMS = {
     "hooks": ((), ()),
     "recording": (("gains", "hooks"), ("keras", "tensorflow")),
     "describe": (("records", "connections", "gains"), ("keras", "numpy")),
+    "duplicates": (("describe",), ("keras", "numpy")),
     "batch": ((), ("keras", "tensorflow")),
     "rows": (("records", "batch", "recording", "describe", "gains", "statistics"), ("keras", "tensorflow")),
     "probe": (
-        ("records", "batch", "recording", "rows", "describe", "statistics"),
+        ("records", "batch", "recording", "rows", "describe", "duplicates", "statistics"),
         ("keras", "numpy", "tensorflow"),
     ),
     "initialization": (("initializers", "connections", "gains", "tuning", "surroundings"), ("keras", "numpy")),

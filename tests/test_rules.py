@@ -268,6 +268,48 @@ def test_twins_that_stay_copies_are_named_before_those_that_do_not() -> None:
         assert first(shot).evidence["observed"] == 2
 
 
+def copies(*pairs: tuple[str, str], names: dict[str, str] | None = None) -> Snapshot:
+    """A healthy network of ten layers in which some repeat others, under other names."""
+    shot = healthy(10)
+    for copy, first_one in pairs:
+        shot = edited(shot, copy, layer={"duplicate_of": first_one})
+    new = names or {}
+    layers = [
+        dataclasses.replace(
+            info,
+            path=new.get(info.path, info.path),
+            inputs=tuple(new.get(path, path) for path in info.inputs),
+            duplicate_of=new.get(info.duplicate_of or "", info.duplicate_of),
+        )
+        for info in shot.layers
+    ]
+    return odd.of(shot, layers=tuple(layers))
+
+
+def test_copies_of_different_kernels_are_findings_of_their_own() -> None:
+    found = findings(copies(("dense_2", "dense_1"), ("dense_3", "dense_1"), ("dense_6", "dense_5")))
+    assert [(f.rule, f.layer, f.evidence["original"]) for f in found] == [
+        ("duplicate-kernels", "dense_2", "dense_1"),
+        ("duplicate-kernels", "dense_6", "dense_5"),
+    ]
+    assert [f.evidence["affected"] for f in found] == [
+        ["dense_2", "dense_1", "dense_3", "dense_1"],
+        ["dense_6", "dense_5"],
+    ]
+    # A copy of a copy is one of the first.
+    (one,) = findings(copies(("dense_2", "dense_1"), ("dense_3", "dense_2")))
+    assert one.evidence["observed"] == 2
+
+
+def test_copies_that_stand_alike_in_block_after_block_are_one_finding_that_names_both_sides() -> None:
+    blocks = {f"dense_{2 * i + j}": f"block_{i}/{name}" for i in range(5) for j, name in enumerate(("key", "value"))}
+    pairs = [(f"dense_{2 * i + 1}", f"dense_{2 * i}") for i in range(5)]
+    (found,) = findings(copies(*pairs, names=blocks))
+    assert found.evidence["observed"] == 5
+    assert found.evidence["layers"] == [f"block_{i}/value" for i in range(5)]
+    assert "block_0/value and 4 more start with the numbers of block_0/key and 4 more" in found.message
+
+
 # --- weights
 
 
