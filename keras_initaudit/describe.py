@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from . import gains
+from . import connections, gains
 from .connections import fans, kernel_axes
 from .records import LayerInfo, LossKind, to_jsonable
 
@@ -70,9 +70,37 @@ def owners(model: Any, observed: Iterable[Any]) -> dict[int, list[Any]]:
     return owned
 
 
-def kernels(layer: Any) -> list[Any]:
-    """The layer's own weights that mix inputs into outputs: of rank 2 or more, not a bias or a scale."""
-    return [v for v in layer._trainable_variables if len(v.shape) >= 2 and v.name.split("/")[-1] not in _NOT_KERNELS]
+def kernels(layer: Any, used: Mapping[int, str] | None = None) -> list[Any]:
+    """The layer's own weights that mix inputs into outputs, tables included: of rank 2 or more, not a bias or a scale.
+
+    Of the classes of Keras it is known which these are. Any other weight is none where it is only added to the data or
+    put beside it, as `used` tells (id of the weight -> its use); where it tells nothing, as of an eager model, the name
+    decides.
+    """
+    known = {id(variable) for variable in connections.known_kernels(layer)}
+    return [
+        variable
+        for variable in layer._trainable_variables
+        if len(variable.shape) >= 2
+        and (id(variable) in known or (_may_be_kernel(variable) and (used or {}).get(id(variable)) != "other"))
+    ]
+
+
+def undecided(layer: Any) -> list[Any]:
+    """The layer's own weights of which its class does not say whether they are kernels."""
+    known = {id(variable) for variable in connections.known_kernels(layer)}
+    return [v for v in layer._trainable_variables if len(v.shape) >= 2 and id(v) not in known and _may_be_kernel(v)]
+
+
+def _may_be_kernel(variable: Any) -> bool:
+    return variable.name.split("/")[-1] not in _NOT_KERNELS
+
+
+def looks_up(layer: Any, used: Mapping[int, str]) -> bool:
+    """Whether what the layer takes in are the numbers of the rows of a table."""
+    return isinstance(layer, keras.layers.Embedding) or any(
+        used.get(id(variable)) == "table" for variable in layer._trainable_variables
+    )
 
 
 def columns_last(layer: Any, weight: Any) -> tuple[int, ...]:

@@ -66,6 +66,9 @@ class LayerInfo:
     """Path of an earlier row whose weight started with the same numbers, up to a factor."""
     inputs: tuple[str, ...] = ()
     """Paths of the rows whose output flows into this one without passing another row."""
+    lookup: bool = False
+    """Whether the layer looks the rows of a table up; of an input, whether nothing is done with its numbers but to look
+    something up, so that they have no scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,12 @@ class Statistics:
     gradient_nonfinite: float = NAN
     update_log10: float = NAN
     """log10 of rms(change by the last update) / rms(weight before it); about -3 is usual. NaN at step 0."""
+    entering_mean: float = NAN
+    entering_std: float = NAN
+    entering_rms: float = NAN
+    entering_max: float = NAN
+    entering_nonfinite: float = NAN
+    """Of what enters a kernel that meets the data, where code outside of any layer has made it from the data."""
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Statistics))

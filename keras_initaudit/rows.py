@@ -18,6 +18,7 @@ from . import describe, gains, statistics
 from .batch import unpack
 from .recording import Call, Recording
 from .records import LayerInfo
+from .uses import Use, looked_up, uses
 
 
 @dataclasses.dataclass(eq=False)
@@ -48,13 +49,19 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     inputs = dict(_named_tensors(x, "input"))
     sources = describe.sources(calls, list(inputs.items()), paths)
     owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
+    used = _uses(recording, batch, owned)
     calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
 
     for path, tensor in inputs.items():
-        yield _data_row(path, tensor, -1, "input")
+        row = _data_row(path, tensor, -1, "input")
+        row.info = dataclasses.replace(row.info, lookup=recording.graph is not None and looked_up(tensor))
+        yield row
     if id(model) not in calls_of:
-        yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set())
-    used: set[int] = set()
+        yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set(), used)
+    shown: set[int] = set()
+    known = {id(tensor) for tensor in inputs.values()} | {id(call.output) for call in calls}
+    data = set(inputs)
+    """Rows that no weight has changed: the data, and what prepares it."""
     depth = -1
     for call, path, flows_from in zip(calls, paths, sources, strict=True):
         if call.output is None:
@@ -62,11 +69,29 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
             continue
         depth += 1
         main = _call_row(call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
+        main.info = dataclasses.replace(main.info, lookup=describe.looks_up(call.layer, used))
         layers = owned[id(call.layer)] if call.number == 1 else []
-        yield from _weight_rows(recording, names, layers, main, depth, used)
+        meets_data = not data.isdisjoint(flows_from)
+        if meets_data and call.arguments and id(call.arguments[0]) not in known:
+            main.tensors["entering"] = statistics.thinned(call.arguments[0], statistics.ACTIVATION_SAMPLE_SIZE)
+        rows = list(_weight_rows(recording, names, layers, main, depth, shown, used))
+        if rows[0].info.weight is None:
+            rows[0].tensors.pop("entering", None)
+            if meets_data and data.issuperset(flows_from):
+                data.add(path)
+        yield from rows
         yield from _part_rows(call, path, depth)
     for path, tensor in _named_tensors(y, "target"):
         yield _data_row(path, tensor, depth + 1, "target")
+
+
+def _uses(recording: Recording, batch: Any, owned: dict[int, list[Any]]) -> dict[int, Use]:
+    """What the step does with the weights of which nothing else says it; an eager step leaves no trace of it."""
+    weights = [w for layers in owned.values() for layer in layers for w in describe.undecided(layer)]
+    if recording.graph is None or not weights:
+        return {}
+    outputs = [call.output for call in recording.calls if call.output is not None]
+    return uses(recording.graph, keras.tree.flatten(batch), outputs, weights)
 
 
 def _call_row(call: Call, path: str, depth: int, flows_from: tuple[str, ...], *, shared: bool) -> Row:
@@ -114,10 +139,11 @@ def _weight_rows(
     layers: list[Any],
     main: Row | None,
     depth: int,
-    used: set[int],
+    shown: set[int],
+    used: dict[int, Use],
 ) -> Iterator[Row]:
     """`main` with the first kernel of `layers`, then a row for each further one."""
-    weights = [(owner, w) for owner in layers for w in describe.kernels(owner) if id(w) not in used]
+    weights = [(owner, w) for owner in layers for w in describe.kernels(owner, used) if id(w) not in shown]
     trainable = [w for owner in layers for w in owner._trainable_variables if w.trainable]
     if main is not None:
         info = main.info
@@ -132,7 +158,7 @@ def _weight_rows(
         rest = weights[1:]
     if main is not None:
         yield main
-    used |= {id(w) for _, w in weights}
+    shown |= {id(w) for _, w in weights}
     taken: set[str] = set()
     for owner, weight in rest:
         prefix = names[id(owner)] if main is None else main.info.path

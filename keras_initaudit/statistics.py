@@ -47,6 +47,7 @@ BINS = 30
 MEASURED = {
     "activation": ("mean", "std", "rms", "max", "zero", "dead", "nonfinite", "spread"),
     "preactivation": ("mean", "std", "rms", "max", "nonfinite", "saturated"),
+    "entering": ("mean", "std", "rms", "max", "nonfinite"),
     "backward": ("rms", "max", "zero", "nonfinite"),
     "weight": ("mean", "std", "rms", "max", "zero", "nonfinite"),
     "gradient": ("rms", "max", "zero", "nonfinite"),

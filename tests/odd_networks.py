@@ -77,7 +77,7 @@ def targets(scale: float, kind: LossKind) -> Snapshot:
 
 def tokens() -> Snapshot:
     shot = edited(healthy(), "input", activation_rms=5000.0, activation_mean=4000.0, activation_max=9999.0)
-    return edited(shot, "dense_0", layer={"kind": "Embedding"})
+    return edited(shot, "dense_0", layer={"kind": "Embedding", "lookup": True})
 
 
 # --- signal and gradient

@@ -24,9 +24,10 @@ ROOMS = {
     "hooks": ((), ()),
     "recording": (("gains", "hooks"), ("keras", "tensorflow")),
     "describe": (("records", "connections", "gains"), ("keras", "numpy")),
+    "uses": ((), ("tensorflow",)),
     "duplicates": (("describe",), ("keras", "numpy")),
     "batch": ((), ("keras", "tensorflow")),
-    "rows": (("records", "batch", "recording", "describe", "gains", "statistics"), ("keras", "tensorflow")),
+    "rows": (("records", "batch", "recording", "describe", "gains", "statistics", "uses"), ("keras", "tensorflow")),
     "probe": (
         ("records", "batch", "recording", "rows", "describe", "duplicates", "statistics"),
         ("keras", "numpy", "tensorflow"),

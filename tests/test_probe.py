@@ -758,6 +758,61 @@ def test_kernels_of_one_seed_are_duplicates_and_others_are_not():
     assert repeated == {"c": "a"}
 
 
+# What enters the first kernels
+
+
+class Sines(layers.Layer):
+    """The time embedding of a diffusion model."""
+
+    def __init__(self):
+        super().__init__(name="sines")
+        self.first, self.second = layers.Dense(8, "silu", name="first"), layers.Dense(4, name="second")
+
+    def call(self, time):
+        angles = time * ops.exp(-ops.arange(4, dtype="float32"))
+        return self.second(self.first(ops.concatenate([ops.cos(angles), ops.sin(angles)], -1)))
+
+
+def test_what_enters_a_first_kernel_is_measured_behind_a_persons_own_code():
+    times = np.linspace(0, 1000, 16, dtype="float32")[:, None]
+    noisy, time = keras.Input((6,)), keras.Input((1,))
+    h = layers.Add()([layers.Dense(4, name="stem")(noisy), Sines()(time)])
+    model = functional([noisy, time], layers.Dense(1, name="out")(h))
+    shot = snapshot(model, [X, times], Y)
+    angles = times * np.exp(-np.arange(4))
+    expected = numbers(np.concatenate([np.cos(angles), np.sin(angles)], -1))
+    row = shot["sines/first"]
+    for name in ("mean", "std", "rms", "max", "nonfinite"):
+        assert getattr(row, f"entering_{name}") == pytest.approx(expected[name], rel=1e-3, abs=1e-4), name
+    assert row.entering_rms == pytest.approx(math.sqrt(0.5), rel=1e-3)
+    assert shot["(input 1)"].activation_rms > 500.0
+    # Elsewhere the row in front tells it.
+    assert all(math.isnan(shot[path].entering_rms) for path in ("stem", "sines/second", "out"))
+    # An eager step does not tell that it comes from the data: there is nothing to say of its scale.
+    model.compile("sgd", "mse", run_eagerly=True)
+    eager = snapshot(model, [X, times], Y)
+    assert next(row.inputs for row in eager.layers if row.path == "sines/first") == ()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_model_of_ones_own_does_to_its_pixels_is_seen(eager):
+    class Scaling(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = layers.Dense(1, name="head")
+
+        def call(self, x):
+            return self.head(x / 255.0)
+
+    pixels = RNG.uniform(0, 255, (16, 6)).astype("float32")
+    model = Scaling()
+    model.build((None, 6))
+    model.compile("sgd", "mse", run_eagerly=eager)
+    shot = snapshot(model, pixels, Y)
+    assert shot["head"].entering_rms == pytest.approx(shot["(input)"].activation_rms / 255.0, rel=1e-4)
+    assert shot["head"].entering_max <= 1.0
+
+
 # Large tensors
 
 

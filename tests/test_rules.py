@@ -12,7 +12,9 @@ import pytest
 from numpy_network import edited, glorot
 from odd_networks import healthy, pixels, plain, with_kernel
 
-from keras_initaudit.diagnosis import diagnose
+from keras_initaudit.diagnosis import Thresholds, diagnose
+from keras_initaudit.diagnosis.network import Network
+from keras_initaudit.diagnosis.signal import drifts
 from keras_initaudit.records import NAN, Finding, LayerInfo, LossKind, Snapshot, Statistics
 
 
@@ -327,7 +329,7 @@ def test_one_kernel_that_moves_is_enough_and_tables_do_not_count() -> None:
     still = odd.updated(-9.0)[1]
     assert rules(odd.of(still, step=0)) == ["update-ratio"]
     assert rules(odd.of(edited(still, "dense_1", update_log10=-3.0), step=0)) == []
-    assert rules(edited(healthy(), "dense_0", layer={"kind": "Embedding"}, update_log10=2.0)) == []
+    assert rules(edited(healthy(), "dense_0", layer={"lookup": True}, update_log10=2.0)) == []
 
 
 def scheme(name: str | None, rms: float, **layer: Any) -> Snapshot:
@@ -420,6 +422,38 @@ def test_the_data_of_every_input_counts_and_behind_the_models_own_scaling() -> N
     shot = odd.added(healthy(), second, raw["input"])
     found = first(odd.added(shot, layer, shot["dense_0"]))
     assert (found.rule, found.layer, found.evidence["source"]) == ("input-scale", "b", "(input b)")
+
+
+def test_what_a_persons_own_code_makes_of_the_data_is_what_arrives() -> None:
+    def entering(size: float, data: float = 577.0) -> Snapshot:
+        shot = edited(healthy(), "input", activation_rms=data, activation_std=data, activation_max=3.0 * data)
+        shot = edited(shot, "dense_0", entering_mean=0.0, entering_std=size, entering_rms=size)
+        return edited(shot, "dense_0", entering_max=2.0 * size)
+
+    assert rules(entering(0.7)) == []
+    assert rules(entering(1.0, data=1.0)) == []
+    found = first(entering(570.0, data=1.0))
+    assert (found.rule, found.layer, found.evidence["observed"]) == ("input-scale", "dense_0", 570.0)
+    assert "an rms of 570 (largest 1140)" in found.message
+    assert found.remedy is None  # what to put in front of the data, for its own code to give another scale
+    cast = first(entering(577.3))
+    assert (cast.evidence["observed"], cast.evidence["source"]) == (577.0, "input")
+    assert "preprocessing.adapt(x)" in (cast.remedy or "")
+    # And what a layer does to the signal counts from there on.
+    faded = edited(entering(1.0, data=1.0), "dense_0", activation_rms=1.0)
+    drifted = [edited(faded, "dense_0", entering_rms=size) for size in (1.0, 1e-2, 5.0)]
+    found_in = [drifts(Network(shot), Thresholds())[1].decades for shot in drifted]
+    assert found_in == pytest.approx([0.0, 2.0, -math.log10(5.0)])
+
+
+def test_numbers_that_are_only_looked_up_have_no_scale() -> None:
+    shot = edited(healthy(), "input", activation_rms=577.0, activation_max=999.0)
+    assert rules(shot) == ["input-scale"]
+    shot = edited(shot, "input", layer={"lookup": True})
+    assert rules(shot) == []
+    small = edited(shot, "input", activation_rms=9.0)  # nor does the signal fade from there
+    assert drifts(Network(small), Thresholds())[1].decades == 0.0
+    assert drifts(Network(small), Thresholds())[2].decades != 0.0
 
 
 def test_what_is_looked_up_in_a_table_is_no_data() -> None:

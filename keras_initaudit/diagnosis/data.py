@@ -6,7 +6,7 @@ import math
 
 from ..records import Finding, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row, log10
+from .network import Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 
@@ -86,8 +86,10 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
         weakly = network.feeds(row, "BatchNormalization")
         for p in network.parents[row.index]:
             source = network.rows[p]
-            rms = source.stats.activation_rms
-            if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
+            rms, mean, std, largest, prepared = _arriving(row, source)
+            if not prepared and (source.info.lookup or source.normalises):
+                continue
+            if not math.isfinite(rms) or rms == 0.0:
                 continue
             high = rms >= thresholds.input_high_warning
             if not high and rms > thresholds.input_low_warning:
@@ -99,7 +101,6 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 if high
                 else (thresholds.input_low_bad if bad else thresholds.input_low_warning)
             )
-            mean, largest = source.stats.activation_mean, source.stats.activation_max
             low = 0.0 if mean > 0.0 and mean >= 0.3 * rms else -largest
             found.append(
                 finding(
@@ -116,13 +117,26 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                     source=source.path,
                     mean=mean,
                     largest=largest,
-                    remedy=remedies.rescaled(network, source.stats.activation_std, low, largest)
-                    if source.info.role == "input"
+                    remedy=remedies.rescaled(network, std, low, largest)
+                    if source.info.role == "input" and not prepared
                     else None,
                 )
             )
             break
     return [*found[:1], *_target_scale(network, thresholds)]
+
+
+def _arriving(row: Row, source: Row) -> tuple[float, float, float, float, bool]:
+    """Rms, mean, standard deviation and largest value of what arrives at a kernel from the data.
+
+    And whether a person's own code between the two has made something else of the data; a cast to another type has not.
+    """
+    entering, given = row.stats.entering_rms, source.stats.activation_rms
+    if math.isfinite(entering) and not math.isclose(entering, given, rel_tol=0.01):
+        own = row.stats
+        return entering, own.entering_mean, own.entering_std, own.entering_max, True
+    own = source.stats
+    return given, own.activation_mean, own.activation_std, own.activation_max, False
 
 
 def _too_high(network: Network, thresholds: Thresholds) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..records import Finding, LayerInfo, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row
+from .network import Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
@@ -33,7 +33,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
         for row in network.rows
         if row.info.role in ("layer", "weight")
         and len(row.info.weight_shape) >= 2
-        and row.info.kind not in LOOKUPS
+        and not row.info.lookup
         and math.isfinite(row.stats.update_log10)
         and row.stats.weight_rms > 0.3 * _least_rms(row)
     ]
