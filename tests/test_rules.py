@@ -519,8 +519,18 @@ def test_a_remedy_takes_the_figures_of_all_the_data_and_there_is_none_where_it_i
         assert "of this batch" in two.message
     shot = edited(healthy(), "input", activation_rms=1e4, activation_std=1e4, activation_max=4e4)
     assert "preprocessing.adapt(x)" in (first(shot).remedy or "")
-    two = first(odd.added(shot, LayerInfo("more", -1, role="input"), Statistics(activation_rms=1.0)))
-    assert (two.rule, two.remedy) == ("input-scale", None)
+    for keys, one_of_several in (
+        ("(input 2)", "x[2]"),
+        ("(input prices)", 'x["prices"]'),
+        ("(input shop/prices)", 'x["shop"]["prices"]'),
+    ):
+        layers = [
+            dataclasses.replace(info, path=keys)
+            if info.path == "input"
+            else dataclasses.replace(info, inputs=tuple(keys if path == "input" else path for path in info.inputs))
+            for info in shot.layers
+        ]
+        assert f"preprocessing.adapt({one_of_several})" in (first(odd.of(shot, layers=tuple(layers))).remedy or "")
 
 
 def test_figures_of_a_snapshot_are_taken_as_they_are() -> None:

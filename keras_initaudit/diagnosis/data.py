@@ -117,7 +117,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                     source=source.path,
                     mean=mean,
                     largest=largest,
-                    remedy=remedies.rescaled(network, std, low, largest)
+                    remedy=remedies.rescaled(source.path, std, low, largest)
                     if source.info.role == "input" and not prepared
                     else None,
                 )

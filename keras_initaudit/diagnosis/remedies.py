@@ -8,6 +8,7 @@ pastes it, and because the diagnosis knows no Keras.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -137,40 +138,40 @@ _ALL = "# {name} holds all the {data} that you train on: those of one batch may 
 """What stands above the code that takes figures of the data: the data may be in an order, of time or of classes."""
 
 
-def rescaled(network: Network, std: float, low: float, high: float) -> str | None:
+def rescaled(path: str, std: float, low: float, high: float) -> str:
     """A layer in front of the data that brings it to unit scale: bytes to [0, 1], anything else standardised.
 
-    The figures are those of all the data, an array `x`; None where there are several inputs, which are no array.
+    The figures are those of all the data, an array `x`, or one of several in a list or dict `x`.
     """
     if low >= 0.0 and 16.0 < high <= 255.0:
         return "import keras\npreprocessing = keras.layers.Rescaling(1.0 / 255)"
-    if not _single(network, "input"):
-        return None
+    keys = path.removesuffix(")").partition(" ")[2]
+    data = "x" + "".join(f"[{int(key) if key.isdecimal() else json.dumps(key)}]" for key in keys.split("/") if key)
     lines = [_ALL.format(name="x", data="inputs"), "import keras"]
     if 0.0 < std * std < 1e-5:  # Normalization divides by no less than the root of 1e-7
-        scale, offset = "float(1 / x.std())", "float(-x.mean() / x.std())"
+        scale, offset = f"float(1 / {data}.std())", f"float(-{data}.mean() / {data}.std())"
         return "\n".join([*lines, f"preprocessing = keras.layers.Rescaling({scale}, offset={offset})"])
-    return "\n".join([*lines, "preprocessing = keras.layers.Normalization(axis=None)", "preprocessing.adapt(x)"])
+    return "\n".join([*lines, "preprocessing = keras.layers.Normalization(axis=None)", f"preprocessing.adapt({data})"])
 
 
 def standardised(network: Network, std: float) -> str | None:
     """Targets, an array `y`, at unit scale; None where there are several, or where they are all the same."""
-    if not _single(network, "target") or not 0.0 < std < math.inf:
+    if not _one_target(network) or not 0.0 < std < math.inf:
         return None
     return _ALL.format(name="y", data="targets") + "\ny = (y - y.mean()) / y.std()"
 
 
 def centered(network: Network) -> str | None:
     """A bias that gives the mean of the targets, an array `y`; None where there are several."""
-    if not _single(network, "target"):
+    if not _one_target(network):
         return None
     lines = [_ALL.format(name="y", data="targets"), "import keras", "import numpy as np"]
     return "\n".join([*lines, "bias_initializer = keras.initializers.Constant(float(np.mean(y)))"])
 
 
-def _single(network: Network, role: str) -> bool:
-    """Whether there is one array of inputs, or of targets, that a person has as `x` or `y`."""
-    return sum(row.info.role == role for row in network.rows) == 1
+def _one_target(network: Network) -> bool:
+    """Whether a person has the targets as one array, `y`."""
+    return sum(row.info.role == "target" for row in network.rows) == 1
 
 
 def without_non_finite(path: str) -> str | None:
