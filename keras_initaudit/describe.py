@@ -96,11 +96,10 @@ def _may_be_kernel(variable: Any) -> bool:
     return variable.name.split("/")[-1] not in _NOT_KERNELS
 
 
-def looks_up(layer: Any, used: Mapping[int, str]) -> bool:
-    """Whether what the layer takes in are the numbers of the rows of a table."""
-    return isinstance(layer, keras.layers.Embedding) or any(
-        used.get(id(variable)) == "table" for variable in layer._trainable_variables
-    )
+def looks_up(layer: Any, used: Mapping[int, str], weight: Any = None) -> bool:
+    """Whether the layer takes in the numbers of the rows of a table; of one weight, whether it is such a table."""
+    weights = layer._trainable_variables if weight is None else [weight]
+    return isinstance(layer, keras.layers.Embedding) or any(used.get(id(w)) == "table" for w in weights)
 
 
 def columns_last(layer: Any, weight: Any) -> tuple[int, ...]:

@@ -53,15 +53,15 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
 
     for path, tensor in inputs.items():
+        lookup = recording.graph is not None and looked_up(tensor)  # before its statistics add to the graph
         row = _data_row(path, tensor, -1, "input")
-        row.info = dataclasses.replace(row.info, lookup=recording.graph is not None and looked_up(tensor))
+        row.info = dataclasses.replace(row.info, lookup=lookup)
         yield row
     if id(model) not in calls_of:
         yield from _weight_rows(recording, names, owned.get(id(model), []), None, 0, set(), used)
     shown: set[int] = set()
     known = {id(tensor) for tensor in inputs.values()} | {id(call.output) for call in calls}
-    data = set(inputs)
-    """Rows that no weight has changed: the data, and what prepares it."""
+    data = set(inputs)  # and the rows that prepare it, with no kernel
     depth = -1
     for call, path, flows_from in zip(calls, paths, sources, strict=True):
         if call.output is None:
@@ -77,7 +77,7 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
         rows = list(_weight_rows(recording, names, layers, main, depth, shown, used))
         if rows[0].info.weight is None:
             rows[0].tensors.pop("entering", None)
-            if meets_data and data.issuperset(flows_from):
+            if meets_data and data.issuperset(flows_from) and not main.info.shared:
                 data.add(path)
         yield from rows
         yield from _part_rows(call, path, depth)
@@ -166,7 +166,8 @@ def _weight_rows(
         if path in taken:
             path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
         taken.add(path)
-        row = Row(describe.with_weight(describe.row(path, depth, owner, role="weight"), owner, weight))
+        info = describe.row(path, depth, owner, role="weight", lookup=describe.looks_up(owner, used, weight))
+        row = Row(describe.with_weight(info, owner, weight))
         _observe_weight(row, recording, owner, weight)
         yield row
 
