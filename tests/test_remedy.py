@@ -89,7 +89,8 @@ def test_figures_are_those_of_all_the_data_and_not_of_the_batch_that_was_seen():
     x = generator.normal(size=(256, 8)).astype("float32")
     slow = np.linspace(20.0, -12.0, 256, dtype="float32")[:, None]
     y = slow + 0.1 * generator.normal(size=(256, 1)).astype("float32")
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(1, name="out")])
+    hidden, out = keras.layers.Dense(32, "relu", name="hidden"), keras.layers.Dense(1, name="out")
+    model = keras.Sequential([keras.Input((8,), name="x"), hidden, out], name="regression")
     model.compile("adam", "mse")
     probe = probe_of(model, x, y)
     (finding,) = remedy.prove(found_in(probe), probe, Thresholds())
