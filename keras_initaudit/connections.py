@@ -167,12 +167,22 @@ def parts(layer: Any) -> list[tuple[str, Any]]:
     return []
 
 
+def known_kernels(layer: Any) -> list[Any]:
+    """The layer's own kernels, as variables, by what is known of its class; empty where nothing is."""
+    known = _known(layer)
+    return [getattr(layer, attribute) for attribute in _attributes(layer) if attribute.lstrip("_") in known]
+
+
 _NO_KERNEL = {"bias", "gamma", "beta", "alpha", "scale", "vector_u"}
 
 
 def _own(layer: Any) -> list[str]:
-    known = {name for kind in type(layer).__mro__ for name in _RULES.get(kind, ())}
+    known = _known(layer)
     return [attribute for attribute in _attributes(layer) if _is_kernel(layer, attribute, known)]
+
+
+def _known(layer: Any) -> set[str]:
+    return {name for kind in type(layer).__mro__ for name in _RULES.get(kind, ())}
 
 
 def _is_kernel(layer: Any, attribute: str, known: set[str]) -> bool:

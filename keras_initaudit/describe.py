@@ -14,15 +14,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import gains
-from .connections import fans
-from .records import LayerInfo, to_jsonable
+from . import connections, gains
+from .connections import fans, kernel_axes
+from .records import LayerInfo, LossKind, to_jsonable
 
 _NOT_KERNELS = frozenset({"bias", "beta", "gamma", "alpha", "scale"})
 """Weights that are not kernels, whatever their rank: attention and GRU biases have rank 2, PReLU slopes any."""
-
-_PREFIX = 64
-"""Leading numbers of a kernel by which two kernels are recognized as drawn from one seed."""
 
 
 def layer_paths(model: Any) -> dict[int, str]:
@@ -73,9 +70,36 @@ def owners(model: Any, observed: Iterable[Any]) -> dict[int, list[Any]]:
     return owned
 
 
-def kernels(layer: Any) -> list[Any]:
-    """The layer's own weights that mix inputs into outputs: of rank 2 or more, not a bias or a scale."""
-    return [v for v in layer._trainable_variables if len(v.shape) >= 2 and v.name.split("/")[-1] not in _NOT_KERNELS]
+def kernels(layer: Any, used: Mapping[int, str] | None = None) -> list[Any]:
+    """The layer's own weights that mix inputs into outputs, tables included: of rank 2 or more, not a bias or a scale.
+
+    Of the classes of Keras it is known which these are. Any other weight is none where it is only added to the data or
+    put beside it, as `used` tells (id of the weight -> its use); where it tells nothing, as of an eager model, the name
+    decides.
+    """
+    known = {id(variable) for variable in connections.known_kernels(layer)}
+    return [
+        variable
+        for variable in layer._trainable_variables
+        if len(variable.shape) >= 2
+        and (id(variable) in known or (_may_be_kernel(variable) and (used or {}).get(id(variable)) != "other"))
+    ]
+
+
+def undecided(layer: Any) -> list[Any]:
+    """The layer's own weights of which its class does not say whether they are kernels."""
+    known = {id(variable) for variable in connections.known_kernels(layer)}
+    return [v for v in layer._trainable_variables if len(v.shape) >= 2 and id(v) not in known and _may_be_kernel(v)]
+
+
+def _may_be_kernel(variable: Any) -> bool:
+    return variable.name.split("/")[-1] not in _NOT_KERNELS
+
+
+def looks_up(layer: Any, used: Mapping[int, str], weight: Any = None) -> bool:
+    """Whether the layer takes in the numbers of the rows of a table; of one weight, whether it is such a table."""
+    weights = layer._trainable_variables if weight is None else [weight]
+    return isinstance(layer, keras.layers.Embedding) or any(used.get(id(w)) == "table" for w in weights)
 
 
 def scales(layer: Any) -> list[Any]:
@@ -89,22 +113,23 @@ def columns_last(layer: Any, weight: Any) -> tuple[int, ...]:
     rank = len(weight.shape)
     if "Transpose" in type(layer).__name__ and "Conv" in type(layer).__name__:
         return (*range(rank - 2), rank - 1, rank - 2)
-    return tuple(range(rank))
+    summed = _summed_axes(layer, weight)
+    return (*summed, *(axis for axis in range(rank) if axis not in summed)) if summed else tuple(range(rank))
 
 
 def output_axes(layer: Any, weight: Any) -> int:
     """How many of the last axes, after `columns_last`, index output units."""
     if "depthwise" in weight.name or type(layer).__name__.startswith("DepthwiseConv"):
         return 2
-    if isinstance(layer, keras.layers.EinsumDense):
-        kernel, output = layer.equation.split("->")[0].split(",")[1], layer.equation.split("->")[1]
-        trailing = 0
-        for letter in reversed(kernel):
-            if letter not in output:
-                break
-            trailing += 1
-        return max(1, trailing)
-    return 1
+    summed = _summed_axes(layer, weight)
+    return max(1, len(weight.shape) - len(summed)) if summed else 1
+
+
+def _summed_axes(layer: Any, weight: Any) -> list[int]:
+    """The axes of the kernel of an `EinsumDense` that index inputs, wherever they stand; empty of other layers."""
+    if not isinstance(layer, keras.layers.EinsumDense) or weight is not getattr(layer, "_kernel", None):
+        return []
+    return kernel_axes(layer)[0]
 
 
 def activations(model: Any) -> dict[tuple[int, str], gains.ActivationFacts]:
@@ -184,27 +209,6 @@ def _initializer(layer: Any, weight: Any) -> Any:
     return next((getattr(layer, name) for name in names if getattr(layer, name, None) is not None), None)
 
 
-def duplicates(weights: Mapping[str, Any]) -> dict[str, str]:
-    """Row path -> path of an earlier row whose kernel starts with the same numbers, up to a factor.
-
-    Kernels are compared by their first `_PREFIX` numbers, scaled to unit length: for two independent draws to agree to
-    1e-6 in 64 dimensions is out of the question. A constant kernel is nobody's duplicate.
-    """
-    prefixes, paths = [], []
-    for path, weight in weights.items():
-        flat = np.ravel(keras.ops.convert_to_numpy(keras.ops.reshape(weight.value, [-1])[:_PREFIX])).astype(np.float64)
-        norm = np.linalg.norm(flat)
-        if len(flat) == _PREFIX and np.isfinite(norm) and norm > 0 and len(np.unique(flat)) > _PREFIX // 2:
-            prefixes.append(flat / norm)
-            paths.append(path)
-    if not prefixes:
-        return {}
-    stacked = np.stack(prefixes)
-    alike = np.abs(stacked @ stacked.T) > 1 - 1e-6
-    first = alike.argmax(axis=1)
-    return {paths[i]: paths[j] for i, j in enumerate(first) if j < i}
-
-
 def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -> list[tuple[str, ...]]:
     """For each observed call, the rows whose output flows into it without passing another observed call.
 
@@ -235,28 +239,96 @@ def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -
     return found
 
 
-def baseline_loss(model: Any, y: Any) -> float | None:
+_LOSSES: dict[LossKind, tuple[str, ...]] = {
+    "classes": ("categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"),
+    "yes-no": ("binary_crossentropy", "binary_focal_crossentropy"),
+    "squares": ("mean_squared_error",),
+    "distances": ("mean_absolute_error", "huber", "log_cosh"),
+}
+"""What a loss takes the targets for -> functions of `keras.losses`. A loss that is not here has targets of any kind."""
+
+
+def loss_kind(model: Any) -> LossKind:
+    """What the model's loss takes the targets for; empty where that is not known, or where there are several losses."""
+    function = _loss_function(_only(getattr(model, "loss", None)))
+    for kind, names in _LOSSES.items():
+        if any(function is getattr(keras.losses, name) for name in names):
+            return kind
+    return ""
+
+
+def baseline_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None:
     """The loss of a model that gives every input the same uninformed answer; None where the loss is not a known one.
 
-    Categories: log C for C of them. Yes or no: log 2. Numbers: what the mean of the batch's targets gives.
+    Categories: log C for C of them. Yes or no: log 2. Numbers: what the mean of the batch's targets gives, or their
+    median. Samples count by their weights, those that follow from the weights of classes included.
     """
-    loss = getattr(model, "loss", None)
-    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", None)
-    if not isinstance(name, str) or y is None or isinstance(y, dict | list | tuple):
+    loss, kind = _only(getattr(model, "loss", None)), loss_kind(model)
+    name = getattr(_loss_function(loss), "__name__", "")
+    targets = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
+    if not kind or len(targets) != 1 or "focal" in name or name in ("huber", "log_cosh"):
         return None
-    name = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
-    outputs = getattr(model, "outputs", None)
-    classes = outputs[0].shape[-1] if outputs else None
-    if "binary" in name:
-        return math.log(2)
-    if "categorical_crossentropy" in name:
-        return math.log(classes) if classes and classes > 1 else None
-    targets = np.asarray(keras.ops.convert_to_numpy(y), np.float64)
-    if name in ("mse", "mean_squared_error", "m_s_e"):
-        return float(np.mean((targets - targets.mean(0)) ** 2))
-    if name in ("mae", "mean_absolute_error", "m_a_e"):
-        return float(np.mean(np.abs(targets - np.median(targets, 0))))
-    return None
+    numbers = _or_none(lambda: np.asarray(keras.ops.convert_to_numpy(targets[0]), np.float64))
+    if numbers is None:  # ragged
+        return None
+    # One loss for each vector of targets; class numbers need no axis of their own, and may have one.
+    vectors = numbers.ndim > 1 and (name != "sparse_categorical_crossentropy" or numbers.shape[-1] == 1)
+    shape = numbers.shape[:-1] if vectors else numbers.shape
+    weights = _weights(sample_weight, shape)
+    if weights is None:
+        return None
+    if kind == "yes-no":
+        losses = np.full(shape, math.log(2))
+    elif kind == "classes":
+        outputs = getattr(model, "outputs", None)
+        classes = outputs[0].shape[-1] if outputs else None
+        if not classes or classes < 2:
+            return None
+        losses = np.full(shape, math.log(classes))
+    else:
+        of_units = np.broadcast_to(weights[..., None] if vectors else weights, numbers.shape)
+        distance = numbers - _center(numbers, of_units, median=kind == "distances")
+        losses = np.square(distance) if kind == "squares" else np.abs(distance)
+        losses = losses.mean(-1) if vectors else losses
+    total = float(np.sum(losses * weights))
+    reduction = getattr(loss, "reduction", None)
+    if reduction == "sum":
+        return total
+    return total / max(float(weights.sum()) if reduction == "mean_with_sample_weight" else weights.size, 1e-30)
+
+
+def _only(structure: Any) -> Any:
+    """The one loss of a list or dict of losses; None where there are several."""
+    leaves = keras.tree.flatten(structure)
+    return leaves[0] if len(leaves) == 1 else None
+
+
+def _loss_function(loss: Any) -> Any:
+    """The function behind a loss: a name, a function, or an object of Keras, which holds its function as `fn`."""
+    loss = _or_none(lambda: keras.losses.get(loss)) if isinstance(loss, str) else loss
+    return getattr(loss, "fn", loss)
+
+
+def _weights(sample_weight: Any, shape: tuple[int, ...]) -> Any:
+    """The weight of each of the losses; None where the weights are several, or of another shape."""
+    given = [leaf for leaf in keras.tree.flatten(sample_weight) if leaf is not None]
+    if not given:
+        return np.ones(shape)
+    weights = np.asarray(keras.ops.convert_to_numpy(given[0]), np.float64)
+    if weights.ndim == len(shape) + 1 and weights.shape[-1] == 1:
+        weights = weights[..., 0]
+    weights = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+    return _or_none(lambda: np.broadcast_to(weights, shape)) if len(given) == 1 else None
+
+
+def _center(numbers: Any, weights: Any, *, median: bool) -> Any:
+    """The weighted mean or median over the samples, the answer with the smallest square or distance."""
+    total = np.maximum(weights.sum(0), 1e-30)
+    if not median:
+        return (numbers * weights).sum(0) / total
+    order = np.argsort(numbers, axis=0)
+    below = np.cumsum(np.take_along_axis(weights, order, 0), axis=0) / total
+    return np.take_along_axis(np.take_along_axis(numbers, order, 0), (below < 0.5).sum(0)[None], 0)[0]
 
 
 def _or_none(compute: Any) -> Any:

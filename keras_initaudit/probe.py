@@ -26,10 +26,10 @@ from keras.src.random import seed_generator
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 
-from . import describe, gains, movement, statistics
+from . import describe, duplicates, gains, movement, statistics
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .recording import Recording, UnobservableError, optimizers, scales_loss
-from .records import NAN, Histogram, LayerInfo, Snapshot, Statistics
+from .records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
 from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
 
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
@@ -98,6 +98,7 @@ class Probe:
         self.marked: list[Any] | None = None
         self._marked_states: dict[int, movement.State] = {}
         self._baseline: float | None = None
+        self._loss_kind: LossKind = ""
         self._peak_rate: float | None = None
         self._trace: Any = None
         self._written: list[Any] = []
@@ -142,7 +143,7 @@ class Probe:
             if prefix == "entropy":
                 values[i]["attention_entropy"] = statistics.entropy(tensor)
                 continue
-            if prefix == "entering" or prefix.startswith("scale "):
+            if prefix == "passed" or prefix.startswith("scale "):
                 continue
             if prefix in ("backward", "gradient") and layout.scaled:
                 tensor = tensor / np.float32(self._scale)
@@ -156,9 +157,9 @@ class Probe:
             values[i] |= columns
         parts = dict(zip(layout.parts, tensors, strict=False))
         for i, row in enumerate(layout.rows):
-            if row.ends is not None and (i, "entering") in parts:
-                entering, backward, before = (parts[i, prefix] for prefix in ("entering", "backward", "preactivation"))
-                values[i]["activation_saturated"] = statistics.blocked(entering, backward, before, row.ends)
+            if row.ends is not None and (i, "passed") in parts:
+                passed, backward, before = (parts[i, prefix] for prefix in ("passed", "backward", "preactivation"))
+                values[i]["activation_saturated"] = statistics.blocked(passed, backward, before, row.ends)
         assert self._layers is not None
         return Snapshot(
             step=step,
@@ -172,7 +173,13 @@ class Probe:
             learning_rate=_number(self._optimizer, "learning_rate"),
             peak_rate=self._peak_rate,
             momentum=_number(self._optimizer, "momentum") or 0.0,
+            loss_kind=self._loss_kind,
         )
+
+    def duplicates(self) -> dict[str, str]:
+        """Row path -> path of an earlier row whose kernel has the same units, as the weights are now."""
+        rows = [] if self._layout is None else self._layout.rows
+        return duplicates.repeated({r.info.path: (r.owner, r.variable) for r in rows if r.variable is not None})
 
     def update(self) -> None:
         """One real update of the model on the batch. For trials, within `everything_kept`."""
@@ -200,7 +207,7 @@ class Probe:
 
     def _describe(self, layout: _Layout, tensors: list[statistics.Array]) -> None:
         weights = {row.info.path: row.variable for row in layout.rows if row.variable is not None}
-        repeated = describe.duplicates(weights)
+        repeated = self.duplicates()
         zeros: dict[int, tuple[str, ...]] = {}
         for (i, prefix), tensor in zip(layout.parts, tensors, strict=False):
             if prefix.startswith("scale ") and not tensor[0].any() and tensor[1].any():
@@ -210,7 +217,9 @@ class Probe:
             for i, row in enumerate(layout.rows)
         )
         self.kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
-        self._baseline = describe.baseline_loss(self.model, unpack(self.batch)[1])
+        _, y, sample_weight = unpack(self.batch)
+        self._loss_kind = describe.loss_kind(self.model)
+        self._baseline = describe.baseline_loss(self.model, y, sample_weight)
         self._peak_rate = _peak_rate(self._optimizer)
 
     # The run

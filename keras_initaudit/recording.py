@@ -55,7 +55,7 @@ class Call:
     """The output before the tap, from which the graph is followed backwards."""
     arguments: list[Any]
     preactivation: Any = None
-    entering: list[Any] = field(default_factory=list)
+    passed: list[Any] = field(default_factory=list)
     """The gradient at what enters an activation of the person's own: its backward side need not be its slope."""
     backward: Any = None
     """The gradient at the output; where the loss passes it by, at the logits that it takes instead."""
@@ -216,8 +216,8 @@ class Recording:
             if self.sees(x) and self._activates(layer) and self._on_first_replica():
                 pending = self._pending.setdefault(id(layer), {})
                 if "preactivation" not in pending and _is_of_ones_own(activation):
-                    pending["entering"] = []
-                    x = self._identity(x, pending["entering"].append)
+                    pending["passed"] = []
+                    x = self._identity(x, pending["passed"].append)
                 pending.setdefault("preactivation", x)
             return activation(x, *args, **kwargs)
 

@@ -21,6 +21,7 @@ NAN = math.nan
 Severity = Literal["bad", "warning"]
 Verdict = Literal["healthy", "warning", "bad"]
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
+LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class LayerInfo:
     """Path of an earlier row whose weight started with the same numbers, up to a factor."""
     inputs: tuple[str, ...] = ()
     """Paths of the rows whose output flows into this one without passing another row."""
+    lookup: bool = False
+    """Whether the layer looks the rows of a table up; of an input, whether nothing is done with its numbers but to look
+    something up, so that they have no scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,12 @@ class Statistics:
     update_zero: float = NAN
     """Fraction of the numbers of the weight that the last update left exactly as they were. NaN where no optimizer was
     given the weight, or made an update of it (learning rate 0, gradients that are gathered or skipped)."""
+    entering_mean: float = NAN
+    entering_std: float = NAN
+    entering_rms: float = NAN
+    entering_max: float = NAN
+    entering_nonfinite: float = NAN
+    """Of what enters a kernel that meets the data, where code outside of any layer has made it from the data."""
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Statistics))
@@ -176,6 +186,9 @@ class Snapshot:
     """The largest learning rate that the optimizer's schedule comes to (warm-up); None without a schedule."""
     momentum: float = 0.0
     """Of SGD: a steady gradient moves the weights by 1 / (1 - momentum) times the learning rate."""
+    loss_kind: LossKind = ""
+    """What the compiled loss takes the targets for: one of several classes, yes or no, or numbers, of which it takes
+    the mean square or another distance. Empty where the loss is not a known one."""
 
     def __getitem__(self, path: str) -> Statistics:
         """The statistics of the row at `path`; KeyError with the known paths where there is none."""
@@ -305,6 +318,7 @@ __all__: list[str] = [
     "Finding",
     "Histogram",
     "LayerInfo",
+    "LossKind",
     "Role",
     "Severity",
     "Snapshot",

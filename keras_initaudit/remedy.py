@@ -217,11 +217,7 @@ def _preprocessed(x: Any, layer: Any, finding: Finding) -> Any:
 
 def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[LayerInfo, ...]:
     """The rows with what a new start changes in them: the initializer, and which weights repeat another's numbers."""
-    weights = {
-        snapshot.layers[index].path: variable
-        for index, variable in probe.kernels  # the probe's own list of what stands in which row
-    }
-    repeated = describe.duplicates(weights)
+    repeated = probe.duplicates()
     touched = {path.partition("#")[0] for path in _paths(finding)} if _NAMES[0] in (finding.remedy or "") else set()
     made = run(finding.remedy or "", None) if touched else {}
     scheme = made.get("kernel_initializer")

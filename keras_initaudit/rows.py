@@ -18,6 +18,7 @@ from . import describe, statistics
 from .batch import unpack
 from .recording import Call, Recording
 from .records import LayerInfo
+from .uses import Use, looked_up, uses
 
 
 @dataclasses.dataclass(eq=False)
@@ -50,16 +51,21 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     inputs = dict(_named_tensors(x, "input"))
     sources = describe.sources(calls, list(inputs.items()), paths)
     owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
+    used = _uses(recording, batch, owned)
     calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
 
     loose = [] if id(model) in calls_of else owned.get(id(model), [])
     scales = _scales(recording, loose)  # of the model itself, which has no row: they go with the first
     for path, tensor in inputs.items():
+        lookup = recording.graph is not None and looked_up(tensor)  # before its statistics add to the graph
         row, scales = _data_row(path, tensor, -1, "input", scales), {}
+        row.info = dataclasses.replace(row.info, lookup=lookup)
         yield row
     if id(model) not in calls_of:
-        yield from _weight_rows(recording, names, loose, None, 0, set())
-    used: set[int] = set()
+        yield from _weight_rows(recording, names, loose, None, 0, set(), used)
+    shown: set[int] = set()
+    known = {id(tensor) for tensor in inputs.values()} | {id(call.output) for call in calls}
+    data = set(inputs)  # and the rows that prepare it, with no kernel
     depth = -1
     for call, path, flows_from in zip(calls, paths, sources, strict=True):
         if call.output is None:
@@ -67,11 +73,29 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
             continue
         depth += 1
         main = _call_row(recording, call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
+        main.info = dataclasses.replace(main.info, lookup=describe.looks_up(call.layer, used))
         layers = owned[id(call.layer)] if call.number == 1 else []
-        yield from _weight_rows(recording, names, layers, main, depth, used)
+        meets_data = not data.isdisjoint(flows_from)
+        if meets_data and call.arguments and id(call.arguments[0]) not in known:
+            main.tensors["entering"] = statistics.thinned(call.arguments[0], statistics.ACTIVATION_SAMPLE_SIZE)
+        rows = list(_weight_rows(recording, names, layers, main, depth, shown, used))
+        if rows[0].info.weight is None:
+            rows[0].tensors.pop("entering", None)
+            if meets_data and data.issuperset(flows_from) and not main.info.shared:
+                data.add(path)
+        yield from rows
         yield from _part_rows(recording, call, path, depth)
     for path, tensor in _named_tensors(y, "target"):
         yield _data_row(path, tensor, depth + 1, "target")
+
+
+def _uses(recording: Recording, batch: Any, owned: dict[int, list[Any]]) -> dict[int, Use]:
+    """What the step does with the weights of which nothing else says it; an eager step leaves no trace of it."""
+    weights = [w for layers in owned.values() for layer in layers for w in describe.undecided(layer)]
+    if recording.graph is None or not weights:
+        return {}
+    outputs = [call.output for call in recording.calls if call.output is not None]
+    return uses(recording.graph, keras.tree.flatten(batch), outputs, weights)
 
 
 def _call_row(
@@ -94,8 +118,8 @@ def _call_row(
         row.ends = activation.ends
     if call.backward is not None:
         row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
-    if call.entering and {"preactivation", "backward"} <= set(row.tensors):
-        row.tensors["entering"] = statistics.thinned(units_last(tf.convert_to_tensor(call.entering[0])))
+    if call.passed and {"preactivation", "backward"} <= set(row.tensors):
+        row.tensors["passed"] = statistics.thinned(units_last(tf.convert_to_tensor(call.passed[0])))
     if info.activation == "softmax":
         row.probabilities = statistics.thinned_rows(_choices_last(output, describe.softmax_axes(layer)))
     return row
@@ -134,10 +158,11 @@ def _weight_rows(
     layers: list[Any],
     main: Row | None,
     depth: int,
-    used: set[int],
+    shown: set[int],
+    used: dict[int, Use],
 ) -> Iterator[Row]:
     """`main` with the first kernel of `layers`, then a row for each further one."""
-    weights = [(owner, w) for owner in layers for w in describe.kernels(owner) if id(w) not in used]
+    weights = [(owner, w) for owner in layers for w in describe.kernels(owner, used) if id(w) not in shown]
     trainable = [w for owner in layers for w in owner._trainable_variables if w.trainable]
     if main is not None:
         info = main.info
@@ -153,7 +178,7 @@ def _weight_rows(
         rest = weights[1:]
     if main is not None:
         yield main
-    used |= {id(w) for _, w in weights}
+    shown |= {id(w) for _, w in weights}
     taken: set[str] = set()
     for owner, weight in rest:
         prefix = names[id(owner)] if main is None else main.info.path
@@ -161,7 +186,9 @@ def _weight_rows(
         if path in taken:
             path = f"{names[id(owner)]}/{weight.name.split('/')[-1]}"
         taken.add(path)
-        info = describe.row(path, depth, owner, recording.activation(owner), role="weight")
+        activation = recording.activation(owner)
+        lookup = describe.looks_up(owner, used, weight)
+        info = describe.row(path, depth, owner, activation, role="weight", lookup=lookup)
         row = Row(describe.with_weight(info, owner, weight))
         _observe_weight(row, recording, owner, weight)
         yield row

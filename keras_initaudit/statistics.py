@@ -47,6 +47,7 @@ BINS = 30
 MEASURED = {
     "activation": ("mean", "std", "rms", "max", "zero", "dead", "nonfinite", "spread"),
     "preactivation": ("mean", "std", "rms", "max", "nonfinite", "saturated"),
+    "entering": ("mean", "std", "rms", "max", "nonfinite"),
     "backward": ("rms", "max", "zero", "nonfinite"),
     "weight": ("mean", "std", "rms", "max", "zero", "nonfinite"),
     "gradient": ("rms", "max", "zero", "nonfinite"),
@@ -161,14 +162,14 @@ def measured(kind: str, x: Array, ends: tuple[float, float] = (-math.inf, math.i
         return values
 
 
-def blocked(entering: Array, backward: Array, preactivation: Array, ends: tuple[float, float]) -> float:
+def blocked(passed: Array, backward: Array, preactivation: Array, ends: tuple[float, float]) -> float:
     """Fraction of pre-activations on a flat end that let under 2 % of the gradient of their output through.
 
     This is measured, for an activation whose backward side is a function of its own: a straight-through estimator.
     """
     with np.errstate(invalid="ignore"):
         flat = (preactivation < ends[0]) | (preactivation > ends[1])
-        return float(np.mean(flat & ~(np.abs(entering) > 0.02 * np.abs(backward))))
+        return float(np.mean(flat & ~(np.abs(passed) > 0.02 * np.abs(backward))))
 
 
 def rms(x: Array) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy_network import Array, edited, glorot, he, rms, snapshot, weights
 
-from keras_initaudit.records import NAN, LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import NAN, LayerInfo, LossKind, Snapshot, Statistics
 
 Made = Snapshot | tuple[Snapshot, ...]
 Make = Callable[[], Made]
@@ -70,14 +70,14 @@ def scaled(size: float, **fields: Any) -> Snapshot:
     return of(healthy(x=x / rms(x) * size), **fields)
 
 
-def targets(scale: float, baseline: float) -> Snapshot:
+def targets(scale: float, kind: LossKind) -> Snapshot:
     shot = edited(healthy(), "target", activation_rms=scale, activation_std=scale, activation_mean=0.0)
-    return of(shot, baseline_loss=baseline)
+    return of(shot, loss_kind=kind)
 
 
 def tokens() -> Snapshot:
     shot = edited(healthy(), "input", activation_rms=5000.0, activation_mean=4000.0, activation_max=9999.0)
-    return edited(shot, "dense_0", layer={"kind": "Embedding"})
+    return edited(shot, "dense_0", layer={"kind": "Embedding", "lookup": True})
 
 
 # --- signal and gradient

@@ -30,10 +30,12 @@ ROOMS = {
     "keras2": ((), ()),
     "recording": (("gains", "hooks"), ("keras", "tensorflow")),
     "describe": (("records", "connections", "gains"), ("keras", "numpy")),
+    "uses": ((), ("tensorflow",)),
+    "duplicates": (("describe",), ("keras", "numpy")),
     "batch": ((), ("keras", "tensorflow")),
-    "rows": (("records", "batch", "recording", "describe", "gains", "statistics"), ("keras", "tensorflow")),
+    "rows": (("records", "batch", "recording", "describe", "gains", "statistics", "uses"), ("keras", "tensorflow")),
     "probe": (
-        ("records", "batch", "gains", "recording", "rows", "describe", "movement", "statistics"),
+        ("records", "batch", "gains", "recording", "rows", "describe", "duplicates", "movement", "statistics"),
         ("keras", "numpy", "tensorflow"),
     ),
     "initialization": (

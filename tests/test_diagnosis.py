@@ -156,16 +156,16 @@ CASES: dict[str, Cases] = {
         fires={
             "raw pixels": lambda: healthy(x=pixels()),
             "far too small": lambda: healthy(x=1e-8 * pixels()),
-            "regression targets": lambda: odd.targets(1e4, 1e8),
+            "regression targets": lambda: odd.targets(1e4, "squares"),
         },
         near={
             "digits in [0, 16]": lambda: healthy(x=pixels() / 16),
             "a one-hot code of 50 000": lambda: odd.scaled(0.0045),
-            "targets around 25": lambda: odd.targets(25.0, 625.0),
+            "targets around 25": lambda: odd.targets(25.0, "squares"),
         },
         healthy={
             "pixels in [0, 1]": lambda: healthy(x=pixels() / 255),
-            "a thousand classes": lambda: odd.targets(577.0, math.log(1000)),
+            "a thousand classes": lambda: odd.targets(577.0, "classes"),
             "one-hot": lambda: healthy(x=np.eye(64)[:32]),
             "integer tokens": odd.tokens,
             "normalised at once": lambda: odd.normalised(healthy(x=pixels())),
@@ -281,7 +281,7 @@ def _zero_ends() -> Snapshot:
 def _offset(mean: float) -> Snapshot:
     """Regression on targets of unit variance around a mean, by the mean squared error."""
     shot = edited(healthy(), "target", activation_mean=mean, activation_std=1.0, activation_rms=math.hypot(mean, 1.0))
-    return odd.of(shot, loss=1.0 + mean**2, baseline_loss=1.0)
+    return odd.of(shot, loss=1.0 + mean**2, baseline_loss=1.0, loss_kind="squares")
 
 
 def findings(made: Snapshot | tuple[Snapshot, ...], thresholds: Thresholds | None = None) -> tuple[Finding, ...]:

@@ -54,13 +54,13 @@ def test_a_damaged_header_is_a_value_error(content):
 
 def test_an_audit_record_survives_its_round_trip():
     finding = Finding("dead-units", "bad", "dense", "half are dead", {"observed": math.inf}, "code", "He", "proof")
-    snapshot = Snapshot(3, LAYERS, (), 1.5, 2.3, 32, {}, "SGD", 1e-3, 0.1, 0.9)
+    snapshot = Snapshot(3, LAYERS, (), 1.5, 2.3, 32, {}, "SGD", 1e-3, 0.1, 0.9, "squares")
     record = metadata.parse_audit(metadata.encode_audit(snapshot, [finding], {2: LAYERS[2]}))
     assert record.findings[0].evidence == {"observed": math.inf}
     assert (record.findings[0].remedy, record.findings[0].proof) == ("code", "proof")
     assert (record.loss, record.baseline_loss, record.batch_size) == (1.5, 2.3, 32)
     assert (record.optimizer, record.learning_rate) == ("SGD", 1e-3)
-    assert (record.peak_rate, record.momentum) == (0.1, 0.9)
+    assert (record.peak_rate, record.momentum, record.loss_kind) == (0.1, 0.9, "squares")
     assert record.changed == ((2, LAYERS[2]),)
 
 

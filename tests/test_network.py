@@ -28,6 +28,7 @@ def graph(*rows: tuple[str, str, tuple[str, ...]], activations: dict[str, str] |
             role="input" if kind == "InputLayer" else "layer",
             kind=kind,
             inputs=inputs,
+            lookup=kind == "Embedding",
             activation=(activations or {}).get(path),
             weight="kernel" if kind == "Dense" else None,
             weight_shape=(8, 8) if kind == "Dense" else (),

@@ -676,6 +676,74 @@ def test_baseline_loss(loss, targets, expected):
         assert shot.loss == pytest.approx(shot.baseline_loss, rel=1e-5)
 
 
+OBJECTS = keras.losses
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "baseline"),
+    [
+        ("mse", "squares", True),
+        (OBJECTS.MeanSquaredError(name="my_loss"), "squares", True),
+        (OBJECTS.mean_squared_error, "squares", True),
+        (["mse"], "squares", True),
+        ({"out": "mse"}, "squares", True),
+        ("mean_absolute_error", "distances", True),
+        (OBJECTS.Huber(), "distances", False),
+        (OBJECTS.BinaryFocalCrossentropy(), "yes-no", False),
+        ("sparse_categorical_crossentropy", "classes", True),
+        (OBJECTS.SparseCategoricalCrossentropy(ignore_class=7), "classes", True),
+        (lambda y, p: ops.mean((y - p) ** 4, -1), "", False),
+        ("poisson", "", False),
+    ],
+)
+def test_the_loss_says_what_the_targets_are(loss, kind, baseline):
+    i = keras.Input((6,))
+    out = layers.Dense(5 if kind == "classes" else 1, "softmax" if kind == "classes" else "sigmoid", name="out")(i)
+    shot = snapshot(functional(i, out, loss), X, LABELS if kind == "classes" else (Y > 0).astype("float32"))
+    assert shot.loss_kind == kind
+    assert (shot.baseline_loss is not None) == baseline
+
+
+def test_several_losses_say_nothing_of_the_targets():
+    i = keras.Input((6,))
+    model = keras.Model(i, [layers.Dense(1)(i), layers.Dense(1)(i)])
+    model.compile("sgd", ["mse", "mae"])
+    shot = snapshot(model, X, [Y, Y])
+    assert (shot.loss_kind, shot.baseline_loss) == ("", None)
+
+
+WEIGHTS = RNG.uniform(0.1, 3.0, 16).astype("float32")
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("kind", ["squares", "distances", "classes", "yes-no", "classes in time"])
+def test_the_uninformed_loss_counts_sample_weights_as_the_loss_does(kind, reduction):
+    """A model without a kernel, whose bias gives the best of all constant answers, has exactly that loss."""
+    order = np.argsort(Y[:, 0])
+    median = Y[order][np.searchsorted(np.cumsum(WEIGHTS[order]), 0.5 * WEIGHTS.sum())]
+    time = np.stack([LABELS, LABELS[::-1]], 1)
+    loss, y, bias, weights = {
+        "squares": (OBJECTS.MeanSquaredError, Y, np.average(Y, 0, WEIGHTS), WEIGHTS),
+        "distances": (OBJECTS.MeanAbsoluteError, Y, median, WEIGHTS),
+        "classes": (OBJECTS.SparseCategoricalCrossentropy, LABELS, np.zeros(5), WEIGHTS),
+        "yes-no": (OBJECTS.BinaryCrossentropy, (Y > 0).astype("float32"), np.zeros(1), WEIGHTS[:, None]),
+        "classes in time": (
+            OBJECTS.SparseCategoricalCrossentropy, time, np.zeros(5), np.stack([WEIGHTS, 2 * WEIGHTS], 1)
+        ),
+    }[kind]  # fmt: skip
+    i = keras.Input((6,))
+    h = layers.RepeatVector(2)(i) if y is time else i
+    end = "softmax" if "classes" in kind else "sigmoid" if kind == "yes-no" else None
+    out = layers.Dense(len(bias), end, kernel_initializer="zeros", name="out")(h)
+    model = functional(i, out, loss(reduction=reduction))
+    model.get_layer("out").bias.assign(bias)
+    shot = snapshot(model, X, y, weights)
+    assert shot.baseline_loss == pytest.approx(shot.loss, rel=1e-5)
+    unweighted = snapshot(model, X, y)
+    if reduction != "mean_with_sample_weight" or kind in ("squares", "distances"):  # a mean of equal losses is one
+        assert shot.baseline_loss != pytest.approx(unweighted.baseline_loss, rel=1e-2)
+
+
 def test_kernels_of_one_seed_are_duplicates_and_others_are_not():
     seeded = keras.initializers.HeNormal(seed=3)
     i = keras.Input((16,))
@@ -688,6 +756,61 @@ def test_kernels_of_one_seed_are_duplicates_and_others_are_not():
     shot = snapshot(model, RNG.normal(size=(16, 16)).astype("float32"), Y)
     repeated = {info.path: info.duplicate_of for info in shot.layers if info.duplicate_of}
     assert repeated == {"c": "a"}
+
+
+# What enters the first kernels
+
+
+class Sines(layers.Layer):
+    """The time embedding of a diffusion model."""
+
+    def __init__(self):
+        super().__init__(name="sines")
+        self.first, self.second = layers.Dense(8, "silu", name="first"), layers.Dense(4, name="second")
+
+    def call(self, time):
+        angles = time * ops.exp(-ops.arange(4, dtype="float32"))
+        return self.second(self.first(ops.concatenate([ops.cos(angles), ops.sin(angles)], -1)))
+
+
+def test_what_enters_a_first_kernel_is_measured_behind_a_persons_own_code():
+    times = np.linspace(0, 1000, 16, dtype="float32")[:, None]
+    noisy, time = keras.Input((6,)), keras.Input((1,))
+    h = layers.Add()([layers.Dense(4, name="stem")(noisy), Sines()(time)])
+    model = functional([noisy, time], layers.Dense(1, name="out")(h))
+    shot = snapshot(model, [X, times], Y)
+    angles = times * np.exp(-np.arange(4))
+    expected = numbers(np.concatenate([np.cos(angles), np.sin(angles)], -1))
+    row = shot["sines/first"]
+    for name in ("mean", "std", "rms", "max", "nonfinite"):
+        assert getattr(row, f"entering_{name}") == pytest.approx(expected[name], rel=1e-3, abs=1e-4), name
+    assert row.entering_rms == pytest.approx(math.sqrt(0.5), rel=1e-3)
+    assert shot["(input 1)"].activation_rms > 500.0
+    # Elsewhere the row in front tells it.
+    assert all(math.isnan(shot[path].entering_rms) for path in ("stem", "sines/second", "out"))
+    # An eager step does not tell that it comes from the data: there is nothing to say of its scale.
+    model.compile("sgd", "mse", run_eagerly=True)
+    eager = snapshot(model, [X, times], Y)
+    assert next(row.inputs for row in eager.layers if row.path == "sines/first") == ()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_what_a_model_of_ones_own_does_to_its_pixels_is_seen(eager):
+    class Scaling(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = layers.Dense(1, name="head")
+
+        def call(self, x):
+            return self.head(x / 255.0)
+
+    pixels = RNG.uniform(0, 255, (16, 6)).astype("float32")
+    model = Scaling()
+    model.build((None, 6))
+    model.compile("sgd", "mse", run_eagerly=eager)
+    shot = snapshot(model, pixels, Y)
+    assert shot["head"].entering_rms == pytest.approx(shot["(input)"].activation_rms / 255.0, rel=1e-4)
+    assert shot["head"].entering_max <= 1.0
 
 
 # Large tensors

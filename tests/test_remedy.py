@@ -82,6 +82,38 @@ def test_a_remedy_is_proven_in_numbers_and_its_text_mends_the_model(rule):
     assert [f for f in left if f.rule == rule and f.severity == "bad"] == []
 
 
+def test_figures_are_those_of_all_the_data_and_not_of_the_batch_that_was_seen():
+    """Data in an order: the first batch lies around 20, or is as large as that, and all of it is not."""
+    keras.utils.set_random_seed(1)
+    generator = np.random.default_rng(2)
+    x = generator.normal(size=(256, 8)).astype("float32")
+    slow = np.linspace(20.0, -12.0, 256, dtype="float32")[:, None]
+    y = slow + 0.1 * generator.normal(size=(256, 1)).astype("float32")
+    hidden, out = keras.layers.Dense(32, "relu", name="hidden"), keras.layers.Dense(1, name="out")
+    model = keras.Sequential([keras.Input((8,), name="x"), hidden, out], name="regression")
+    model.compile("adam", "mse")
+    probe = probe_of(model, x, y)
+    (finding,) = remedy.prove(found_in(probe), probe, Thresholds())
+    assert finding.rule == "initial-loss"
+    assert "the first loss goes from" in (finding.proof or "")
+    remedy.apply(finding, model, (x, y))
+    assert float(model.get_layer("out").bias.value[0]) == pytest.approx(float(y.mean()), rel=1e-5)
+    assert abs(y.mean() - y[:32].mean()) > 10.0
+
+    probe = probe_of(model, 30.0 * slow * x, y)
+    (finding,) = [f for f in remedy.prove(found_in(probe), probe, Thresholds()) if f.rule == "input-scale"]
+    assert finding.proof is not None
+    data, _ = remedy.apply(finding, model, (30.0 * slow * x, y))
+    assert float(np.std(ops.convert_to_numpy(data))) == pytest.approx(1.0, rel=1e-3)
+
+    probe = probe_of(model, x, 30.0 * y)
+    (finding,) = [f for f in remedy.prove(found_in(probe), probe, Thresholds()) if f.rule == "input-scale"]
+    assert finding.proof is not None
+    _, targets = remedy.apply(finding, model, (x, 30.0 * y))
+    assert float(np.std(ops.convert_to_numpy(targets))) == pytest.approx(1.0, rel=1e-3)
+    assert float(np.mean(ops.convert_to_numpy(targets))) == pytest.approx(0.0, abs=1e-3)
+
+
 def test_a_remedy_that_does_not_help_is_replaced_or_dropped():
     keras.utils.set_random_seed(1)
     model = network("zeros")

@@ -12,8 +12,10 @@ import pytest
 from numpy_network import edited, glorot
 from odd_networks import healthy, pixels, plain, with_kernel
 
-from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.records import NAN, Finding, LayerInfo, Snapshot, Statistics
+from keras_initaudit.diagnosis import Thresholds, diagnose
+from keras_initaudit.diagnosis.network import Network
+from keras_initaudit.diagnosis.signal import drifts
+from keras_initaudit.records import NAN, Finding, LayerInfo, LossKind, Snapshot, Statistics
 
 
 def first(made: odd.Made) -> Finding:
@@ -103,6 +105,20 @@ def test_gates_take_half_a_decade_off_by_nature() -> None:
             size = shot["input"].activation_rms * 10 ** (-0.45 * (i + 1))
             shot = edited(shot, f"dense_{i}", layer={"kind": kind}, activation_rms=size)
         assert rules(shot) == told
+
+
+def test_a_bidirectional_layer_has_the_gates_of_its_two_layers_and_none_of_its_own() -> None:
+    shot = healthy(6)
+    for i in range(6):
+        size = shot["input"].activation_rms * 10 ** (-0.45 * (i + 1))
+        shot = edited(shot, f"dense_{i}", layer={"kind": "LSTM"}, activation_rms=size)
+        shot = inserted(shot, f"dense_{i}", f"both_{i}", "Bidirectional")
+    assert rules(shot) == []
+    # Nor does it hide what is wrong in them.
+    for i in range(6):
+        size = shot["input"].activation_rms * 10 ** (-1.2 * (i + 1))
+        shot = edited(edited(shot, f"dense_{i}", activation_rms=size), f"both_{i}", activation_rms=size)
+    assert "vanishing-signal" in rules(shot)
 
 
 def test_a_branch_may_pass_no_gradient_as_long_as_what_feeds_it_has_one() -> None:
@@ -271,6 +287,48 @@ def test_twins_that_stay_copies_are_named_before_those_that_do_not() -> None:
         assert first(shot).evidence["observed"] == 2
 
 
+def copies(*pairs: tuple[str, str], names: dict[str, str] | None = None) -> Snapshot:
+    """A healthy network of ten layers in which some repeat others, under other names."""
+    shot = healthy(10)
+    for copy, first_one in pairs:
+        shot = edited(shot, copy, layer={"duplicate_of": first_one})
+    new = names or {}
+    layers = [
+        dataclasses.replace(
+            info,
+            path=new.get(info.path, info.path),
+            inputs=tuple(new.get(path, path) for path in info.inputs),
+            duplicate_of=new.get(info.duplicate_of or "", info.duplicate_of),
+        )
+        for info in shot.layers
+    ]
+    return odd.of(shot, layers=tuple(layers))
+
+
+def test_copies_of_different_kernels_are_findings_of_their_own() -> None:
+    found = findings(copies(("dense_2", "dense_1"), ("dense_3", "dense_1"), ("dense_6", "dense_5")))
+    assert [(f.rule, f.layer, f.evidence["original"]) for f in found] == [
+        ("duplicate-kernels", "dense_2", "dense_1"),
+        ("duplicate-kernels", "dense_6", "dense_5"),
+    ]
+    assert [f.evidence["affected"] for f in found] == [
+        ["dense_2", "dense_1", "dense_3", "dense_1"],
+        ["dense_6", "dense_5"],
+    ]
+    # A copy of a copy is one of the first.
+    (one,) = findings(copies(("dense_2", "dense_1"), ("dense_3", "dense_2")))
+    assert one.evidence["observed"] == 2
+
+
+def test_copies_that_stand_alike_in_block_after_block_are_one_finding_that_names_both_sides() -> None:
+    blocks = {f"dense_{2 * i + j}": f"block_{i}/{name}" for i in range(5) for j, name in enumerate(("key", "value"))}
+    pairs = [(f"dense_{2 * i + 1}", f"dense_{2 * i}") for i in range(5)]
+    (found,) = findings(copies(*pairs, names=blocks))
+    assert found.evidence["observed"] == 5
+    assert found.evidence["layers"] == [f"block_{i}/value" for i in range(5)]
+    assert "block_0/value and 4 more start with the numbers of block_0/key and 4 more" in found.message
+
+
 # --- weights
 
 
@@ -288,7 +346,7 @@ def test_one_kernel_that_moves_is_enough_and_tables_do_not_count() -> None:
     still = odd.updated(-9.0)[1]
     assert rules(odd.of(still, step=0)) == ["update-ratio"]
     assert rules(odd.of(edited(still, "dense_1", update_log10=-3.0), step=0)) == []
-    assert rules(edited(healthy(), "dense_0", layer={"kind": "Embedding"}, update_log10=2.0)) == []
+    assert rules(edited(healthy(), "dense_0", layer={"lookup": True}, update_log10=2.0)) == []
 
 
 def scheme(name: str | None, rms: float, **layer: Any) -> Snapshot:
@@ -383,6 +441,38 @@ def test_the_data_of_every_input_counts_and_behind_the_models_own_scaling() -> N
     assert (found.rule, found.layer, found.evidence["source"]) == ("input-scale", "b", "(input b)")
 
 
+def test_what_a_persons_own_code_makes_of_the_data_is_what_arrives() -> None:
+    def entering(size: float, data: float = 577.0) -> Snapshot:
+        shot = edited(healthy(), "input", activation_rms=data, activation_std=data, activation_max=3.0 * data)
+        shot = edited(shot, "dense_0", entering_mean=0.0, entering_std=size, entering_rms=size)
+        return edited(shot, "dense_0", entering_max=2.0 * size)
+
+    assert rules(entering(0.7)) == []
+    assert rules(entering(1.0, data=1.0)) == []
+    found = first(entering(570.0, data=1.0))
+    assert (found.rule, found.layer, found.evidence["observed"]) == ("input-scale", "dense_0", 570.0)
+    assert "an rms of 570 (largest 1140)" in found.message
+    assert found.remedy is None  # what to put in front of the data, for its own code to give another scale
+    cast = first(entering(577.3))
+    assert (cast.evidence["observed"], cast.evidence["source"]) == (577.0, "input")
+    assert "preprocessing.adapt(x)" in (cast.remedy or "")
+    # And what a layer does to the signal counts from there on.
+    faded = edited(entering(1.0, data=1.0), "dense_0", activation_rms=1.0)
+    drifted = [edited(faded, "dense_0", entering_rms=size) for size in (1.0, 1e-2, 5.0)]
+    found_in = [drifts(Network(shot), Thresholds())[1].decades for shot in drifted]
+    assert found_in == pytest.approx([0.0, 2.0, -math.log10(5.0)])
+
+
+def test_numbers_that_are_only_looked_up_have_no_scale() -> None:
+    shot = edited(healthy(), "input", activation_rms=577.0, activation_max=999.0)
+    assert rules(shot) == ["input-scale"]
+    shot = edited(shot, "input", layer={"lookup": True})
+    assert rules(shot) == []
+    small = edited(shot, "input", activation_rms=9.0)  # nor does the signal fade from there
+    assert drifts(Network(small), Thresholds())[1].decades == 0.0
+    assert drifts(Network(small), Thresholds())[2].decades != 0.0
+
+
 def test_what_is_looked_up_in_a_table_is_no_data() -> None:
     assert rules(inserted(odd.tokens(), "dense_0", "flatten", "Flatten", activation_rms=20.0)) == []
 
@@ -400,24 +490,27 @@ def test_bytes_are_rescaled_and_anything_else_is_standardised(x: Any, call: str)
 
 
 def test_unscaled_data_and_unscaled_targets_are_two_findings() -> None:
-    shot = edited(odd.targets(1e4, 1e8), "input", activation_rms=1e4)
+    shot = edited(odd.targets(1e4, "squares"), "input", activation_rms=1e4)
     assert [(f.rule, f.layer) for f in findings(shot)] == [("input-scale", "dense_0"), ("input-scale", "target")]
 
 
-def offset(mean: float, std: float, loss: float, baseline: float, outputs: float) -> Snapshot:
+def offset(
+    mean: float, std: float, loss: float, baseline: float, outputs: float, kind: LossKind = "squares"
+) -> Snapshot:
     shot = edited(healthy(), "target", activation_mean=mean, activation_std=std, activation_rms=math.hypot(mean, std))
-    return odd.of(edited(shot, "head", activation_rms=outputs), loss=loss, baseline_loss=baseline)
+    return odd.of(edited(shot, "head", activation_rms=outputs), loss=loss, baseline_loss=baseline, loss_kind=kind)
 
 
 def test_a_large_first_loss_is_laid_on_the_targets_or_on_the_head_as_the_case_is() -> None:
     targets = first(offset(20.0, 1.0, loss=401.0, baseline=1.0, outputs=1.0))
-    assert "Constant(20)" in (targets.remedy or "")
-    assert "the targets lie around 20" in targets.message
+    assert "Constant(float(np.mean(y)))" in (targets.remedy or "")
+    assert "the targets of this batch lie around 20" in targets.message
     head = first(offset(20.0, 1.0, loss=2901.0, baseline=1.0, outputs=50.0))
     assert "GlorotNormal" in (head.remedy or "")
     assert "an rms of 50" in head.message
-    # The numbers of classes have no scale, and lie around nothing.
-    assert rules(offset(500.0, 100.0, loss=30.0, baseline=math.log(1000), outputs=1.0)) == []
+    # The numbers of classes have no scale, and lie around nothing, whatever classes the batch holds.
+    assert rules(offset(905.0, 3.0, loss=30.0, baseline=math.log(1000), outputs=1.0, kind="classes")) == []
+    assert rules(offset(905.0, 3.0, loss=30.0, baseline=math.log(1000), outputs=1.0, kind="")) == []
 
 
 def test_a_head_is_as_sure_as_what_it_hands_to_its_softmax() -> None:
@@ -426,9 +519,35 @@ def test_a_head_is_as_sure_as_what_it_hands_to_its_softmax() -> None:
     assert rules(edited(shot, "head", preactivation_rms=500.0)) == ["initial-loss"]
 
 
-def test_the_spread_of_the_class_numbers_is_no_scale() -> None:
-    assert rules(odd.targets(577.0, math.log(1000))) == []
-    assert rules(odd.targets(577.0, 0.25 * 577.0)) == ["input-scale"]  # the mean absolute deviation of the targets
+def test_targets_have_a_scale_where_the_loss_takes_them_for_numbers() -> None:
+    kinds = ("squares", "distances", "classes", "yes-no", "")
+    assert [rules(odd.targets(35.0, kind)) for kind in kinds] == [["input-scale"], ["input-scale"], [], [], []]
+
+
+def test_a_remedy_takes_the_figures_of_all_the_data_and_there_is_none_where_it_is_no_array() -> None:
+    another = LayerInfo("aside", 9, role="target")
+    for shot, code in (
+        (odd.targets(577.0, "squares"), "y = (y - y.mean()) / y.std()"),
+        (offset(20.0, 1.0, loss=401.0, baseline=1.0, outputs=1.0), "Constant(float(np.mean(y)))"),
+    ):
+        assert code in (first(shot).remedy or "")
+        two = first(odd.added(shot, another, Statistics(activation_mean=0.0, activation_std=0.1)))
+        assert (two.rule, two.remedy) == (first(shot).rule, None)
+        assert "of this batch" in two.message
+    shot = edited(healthy(), "input", activation_rms=1e4, activation_std=1e4, activation_max=4e4)
+    assert "preprocessing.adapt(x)" in (first(shot).remedy or "")
+    for keys, one_of_several in (
+        ("(input 2)", "x[2]"),
+        ("(input prices)", 'x["prices"]'),
+        ("(input shop/prices)", 'x["shop"]["prices"]'),
+    ):
+        layers = [
+            dataclasses.replace(info, path=keys)
+            if info.path == "input"
+            else dataclasses.replace(info, inputs=tuple(keys if path == "input" else path for path in info.inputs))
+            for info in shot.layers
+        ]
+        assert f"preprocessing.adapt({one_of_several})" in (first(odd.of(shot, layers=tuple(layers))).remedy or "")
 
 
 def test_figures_of_a_snapshot_are_taken_as_they_are() -> None:
@@ -522,7 +641,8 @@ def test_a_mean_square_has_to_come_down_to_the_size_of_the_targets() -> None:
     def regression(optimizer: str, ratio: float, activation: str = "relu") -> Snapshot:
         shot = odd.with_kernel(-1, lambda w: 100.0 * w, activation=activation)
         shot = edited(shot, "target", layer={"kind": "float32"}, activation_std=2.0, activation_rms=2.0)
-        return odd.of(shot, loss=4.0 * ratio, baseline_loss=4.0, optimizer=optimizer, learning_rate=0.1)
+        known: dict[str, Any] = {"optimizer": optimizer, "learning_rate": 0.1, "loss_kind": "squares"}
+        return odd.of(shot, loss=4.0 * ratio, baseline_loss=4.0, **known)
 
     for optimizer, ratio, told in (
         ("Adam", 0.9e6, "warning"),
@@ -534,8 +654,9 @@ def test_a_mean_square_has_to_come_down_to_the_size_of_the_targets() -> None:
         assert severity(odd.of(shot, optimizer=optimizer), "initial-loss") == [told]
     # A tanh in front does not bound the gradient of a square.
     assert severity(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "initial-loss") == ["bad"]
-    classes = edited(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "target", layer={"kind": "int32"})
-    assert severity(classes, "initial-loss") == ["warning"]
+    for kind in ("classes", "distances", ""):
+        shot = odd.of(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), loss_kind=kind)
+        assert severity(shot, "initial-loss") == ["warning"]
 
 
 def test_a_rate_that_warms_up_is_judged_by_where_it_goes() -> None:

@@ -6,7 +6,7 @@ import math
 
 from ..records import Finding, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row, log10
+from .network import Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 
@@ -86,8 +86,10 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
         weakly = network.feeds(row, "BatchNormalization")
         for p in network.parents[row.index]:
             source = network.rows[p]
-            rms = source.stats.activation_rms
-            if source.info.kind in LOOKUPS or source.normalises or not math.isfinite(rms) or rms == 0.0:
+            rms, mean, std, largest, prepared = _arriving(row, source)
+            if not prepared and (source.info.lookup or source.normalises):
+                continue
+            if not math.isfinite(rms) or rms == 0.0:
                 continue
             high = rms >= thresholds.input_high_warning
             if not high and rms > thresholds.input_low_warning:
@@ -99,7 +101,6 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 if high
                 else (thresholds.input_low_bad if bad else thresholds.input_low_warning)
             )
-            mean, largest = source.stats.activation_mean, source.stats.activation_max
             low = 0.0 if mean > 0.0 and mean >= 0.3 * rms else -largest
             found.append(
                 finding(
@@ -116,13 +117,26 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                     source=source.path,
                     mean=mean,
                     largest=largest,
-                    remedy=remedies.rescaled(mean, source.stats.activation_std, low, largest)
-                    if source.info.role == "input"
+                    remedy=remedies.rescaled(source.path, std, low, largest)
+                    if source.info.role == "input" and not prepared
                     else None,
                 )
             )
             break
     return [*found[:1], *_target_scale(network, thresholds)]
+
+
+def _arriving(row: Row, source: Row) -> tuple[float, float, float, float, bool]:
+    """Rms, mean, standard deviation and largest value of what arrives at a kernel from the data.
+
+    And whether a person's own code between the two has made something else of the data; a cast to another type has not.
+    """
+    entering, given = row.stats.entering_rms, source.stats.activation_rms
+    if math.isfinite(entering) and not math.isclose(entering, given, rel_tol=0.01):
+        own = row.stats
+        return entering, own.entering_mean, own.entering_std, own.entering_max, True
+    own = source.stats
+    return given, own.activation_mean, own.activation_std, own.activation_max, False
 
 
 def _too_high(network: Network, thresholds: Thresholds) -> float:
@@ -137,14 +151,12 @@ def _too_high(network: Network, thresholds: Thresholds) -> float:
 
 
 def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Regression targets of large scale; class numbers have none, and are told apart by the uninformed loss."""
-    baseline = network.snapshot.baseline_loss
+    """Regression targets of large scale; the numbers of classes have none."""
+    if not _numbers(network):
+        return []
     for row in network.rows:
         rms, std = row.stats.activation_rms, row.stats.activation_std
-        if row.info.role != "target" or not rms >= thresholds.target_high_warning or baseline is None:
-            continue
-        # The mean absolute or squared deviation is at least of the size of std; log C of C class numbers is far below.
-        if not baseline >= 0.2 * std:
+        if row.info.role != "target" or not rms >= thresholds.target_high_warning:
             continue
         severity: Severity = "bad" if rms >= thresholds.target_high_bad else "warning"
         return [
@@ -152,7 +164,8 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 "input-scale",
                 severity,
                 row.path,
-                f"the targets {row.path} have an rms of {num(rms)}, whereas the outputs of a new model are about 1",
+                f"the targets {row.path} of this batch have an rms of {num(rms)}, whereas the outputs of a new model "
+                "are about 1",
                 observed=rms,
                 expected=1.0,
                 threshold=thresholds.target_high_bad if severity == "bad" else thresholds.target_high_warning,
@@ -161,7 +174,7 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 affected=[row.path, *(head.path for head in network.heads)],
                 mean=row.stats.activation_mean,
                 largest=row.stats.activation_max,
-                remedy=remedies.standardised(row.path, row.stats.activation_mean, std),
+                remedy=remedies.standardised(network, std),
             )
         ]
     return []
@@ -185,18 +198,15 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     targets = [row.stats for row in network.rows if row.info.role == "target"]
     offset = max((abs(s.activation_mean) for s in targets if math.isfinite(s.activation_mean)), default=0.0)
     deviation = max((s.activation_std for s in targets if math.isfinite(s.activation_std)), default=0.0)
-    regression = (
-        baseline > 0.2 * deviation > 0.0 and deviation > 0.0 and head is not None and head.info.gain is not None
-    )
-    far = regression and offset > 3.0 * deviation and offset > rms
+    far = _numbers(network) and deviation > 0.0 and offset > 3.0 * deviation and offset > rms
     if head is None or (rms < 3.0 and not far):
         return []
     limit = _too_large(network, head, thresholds)
     severity: Severity = "bad" if ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
-        remedy: str | None = f"import keras\nbias_initializer = keras.initializers.Constant({mean:.6g})"
-        why = f"the targets lie around {num(mean)}, the outputs around 0"
+        remedy = remedies.centered(network)
+        why = f"the targets of this batch lie around {num(mean)}, the outputs around 0"
     else:
         remedy = remedies.for_kernels(network, [head], bias=True)
         why = f"the outputs of {head.path} before the loss have an rms of {num(rms)}"
@@ -221,13 +231,9 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     ]
 
 
-def _squares(network: Network) -> bool:
-    """Whether the loss is a mean square: that of an uninformed model is the variance of targets that count nothing."""
-    baseline = network.snapshot.baseline_loss or 0.0
-    targets = [
-        row for row in network.rows if row.info.role == "target" and not row.info.kind.startswith(("int", "uint"))
-    ]
-    return any(0.8 * row.stats.activation_std**2 <= baseline <= 1.25 * row.stats.activation_std**2 for row in targets)
+def _numbers(network: Network) -> bool:
+    """Whether the loss takes the targets for numbers: regression."""
+    return network.snapshot.loss_kind in ("squares", "distances")
 
 
 def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
@@ -236,7 +242,7 @@ def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
     A class only has to come out on top. A mean square brings the outputs down to the size of the targets, and nothing
     keeps its gradient within limits.
     """
-    limits, squares = [math.inf], _squares(network)
+    limits, squares = [math.inf], network.snapshot.loss_kind == "squares"
     if network.first_step() >= thresholds.first_step_bad and (squares or not network.bounded):
         limits.append(thresholds.loss_warning)
     if squares:  # for an adaptive optimizer the size of the outputs counts, which is the root of it

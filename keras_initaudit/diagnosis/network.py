@@ -16,8 +16,6 @@ from functools import cached_property
 from ..records import LayerInfo, Snapshot, Statistics
 from .thresholds import Thresholds
 
-LOOKUPS = frozenset({"Embedding", "ReversibleEmbedding"})
-"""Kinds whose weight is a table: its rows are looked up, not summed."""
 CHANNELWISE = ("Depthwise", "Separable")
 """Kinds whose units see different inputs each: equal weights do not make them equal units."""
 _PLAIN_OPTIMIZERS = frozenset({"SGD"})
@@ -49,7 +47,7 @@ class Row:
     @property
     def has_kernel(self) -> bool:
         """Whether the row is a layer call with a kernel of its own (a matrix or more, not a table)."""
-        return self.info.role == "layer" and len(self.info.weight_shape) >= 2 and self.info.kind not in LOOKUPS
+        return self.info.role == "layer" and len(self.info.weight_shape) >= 2 and not self.info.lookup
 
     @property
     def normalises(self) -> bool:
@@ -68,8 +66,8 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        """Whether the row is a recurrent layer with gates."""
-        return any(word in self.info.kind for word in ("LSTM", "GRU", "Bidirectional"))
+        """Whether the row is a recurrent layer with gates; a `Bidirectional` has none, its two layers have."""
+        return any(word in self.info.kind for word in ("LSTM", "GRU"))
 
     @property
     def output_rms(self) -> float:
@@ -315,7 +313,7 @@ class Network:
     @cached_property
     def firsts(self) -> tuple[Row, ...]:
         """The kernels that no other kernel and no table feeds: those that meet the data."""
-        trained = sum(1 << r.index for r in self.layers if r.has_kernel or r.info.kind in LOOKUPS)
+        trained = sum(1 << r.index for r in self.layers if r.has_kernel or r.info.lookup)
         return tuple(row for row in self.kernels if not self.ancestors[row.index] & trained)
 
     @cached_property

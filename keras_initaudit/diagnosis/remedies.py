@@ -8,6 +8,7 @@ pastes it, and because the diagnosis knows no Keras.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -134,23 +135,44 @@ def _scheme(network: Network, row: Row) -> tuple[str, str]:
     return kernel_scheme(activation, gain, row.info)
 
 
-def rescaled(mean: float, std: float, low: float, high: float) -> str:
-    """A layer in front of the data that brings it to unit scale: bytes to [0, 1], anything else standardised."""
+_ALL = "# {name} holds all the {data} that you train on: those of one batch may lie elsewhere"
+"""What stands above the code that takes figures of the data: the data may be in an order, of time or of classes."""
+
+
+def rescaled(path: str, std: float, low: float, high: float) -> str:
+    """A layer in front of the data that brings it to unit scale: bytes to [0, 1], anything else standardised.
+
+    The figures are those of all the data, an array `x`, or one of several in a list or dict `x`.
+    """
     if low >= 0.0 and 16.0 < high <= 255.0:
         return "import keras\npreprocessing = keras.layers.Rescaling(1.0 / 255)"
-    variance = std * std if std > 0.0 and math.isfinite(std) else 1.0
-    if variance < 1e-5:  # Normalization divides by no less than the root of 1e-7
-        return f"import keras\npreprocessing = keras.layers.Rescaling({1.0 / std:.6g}, offset={-mean / std:.6g})"
-    return (
-        f"import keras\npreprocessing = keras.layers.Normalization(axis=None, mean={mean:.6g}, variance={variance:.6g})"
-    )
+    keys = path.removesuffix(")").partition(" ")[2]
+    data = "x" + "".join(f"[{int(key) if key.isdecimal() else json.dumps(key)}]" for key in keys.split("/") if key)
+    lines = [_ALL.format(name="x", data="inputs"), "import keras"]
+    if 0.0 < std * std < 1e-5:  # Normalization divides by no less than the root of 1e-7
+        scale, offset = f"float(1 / {data}.std())", f"float(-{data}.mean() / {data}.std())"
+        return "\n".join([*lines, f"preprocessing = keras.layers.Rescaling({scale}, offset={offset})"])
+    return "\n".join([*lines, "preprocessing = keras.layers.Normalization(axis=None)", f"preprocessing.adapt({data})"])
 
 
-def standardised(path: str, mean: float, std: float) -> str | None:
-    """Targets at unit scale; None where the row is one of several, or where they are all the same."""
-    if path != "(target)" or not 0.0 < std < math.inf:
+def standardised(network: Network, std: float) -> str | None:
+    """Targets, an array `y`, at unit scale; None where there are several, or where they are all the same."""
+    if not _one_target(network) or not 0.0 < std < math.inf:
         return None
-    return f"y = (y - {mean:.6g}) / {std:.6g}"
+    return _ALL.format(name="y", data="targets") + "\ny = (y - y.mean()) / y.std()"
+
+
+def centered(network: Network) -> str | None:
+    """A bias that gives the mean of the targets, an array `y`; None where there are several."""
+    if not _one_target(network):
+        return None
+    lines = [_ALL.format(name="y", data="targets"), "import keras", "import numpy as np"]
+    return "\n".join([*lines, "bias_initializer = keras.initializers.Constant(float(np.mean(y)))"])
+
+
+def _one_target(network: Network) -> bool:
+    """Whether a person has the targets as one array, `y`."""
+    return sum(row.info.role == "target" for row in network.rows) == 1
 
 
 def without_non_finite(path: str) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..records import Finding, Severity
 from . import remedies
-from .network import LOOKUPS, Network, Row, log10
+from .network import Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, plural
 
@@ -50,14 +50,14 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
             continue
         above = [found[p] for p in network.parents[i] if p in found]
         prepared = not above or all(network.rows[p].info.role == "input" or p in data for p in network.parents[i])
-        if prepared and not row.has_kernel and row.info.kind not in LOOKUPS:
+        if prepared and not row.has_kernel and (row.info.role == "input" or not row.info.lookup):
             data.add(i)
         if row.normalises and rms > 0.0:
             found[i] = _Drift(0.0, 0, i, min(0.0, log10(rms)))
-        elif i in data or row.info.kind in LOOKUPS or not above:
+        elif i in data or row.info.lookup or not above or _meets_numbers(network, row):
             found[i] = _Drift(0.0, 0, i, log10(rms))
         elif (
-            all(p in data and _unscaled(network.rows[p], thresholds) for p in network.parents[i])
+            all(p in data and _unscaled(row, network.rows[p], thresholds) for p in network.parents[i])
             if row.has_kernel
             else fresh.issuperset(network.parents[i])
         ):
@@ -68,7 +68,8 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, _Drift]:
         else:
             before = max(above, key=lambda d: d.decades + d.source)
             passed = max(d.kernels for d in above) + row.has_kernel
-            source = before.source - _GATED_LOSS * row.gated
+            entering = row.stats.entering_rms
+            source = (log10(entering) if entering > 0.0 else before.source) - _GATED_LOSS * row.gated
             if _sums_positions(network, row):
                 source += max(0.0, log10(rms) - before.source - before.decades)
             found[i] = _Drift(log10(rms) - source, passed, before.reference, source)
@@ -81,8 +82,16 @@ def _sums_positions(network: Network, row: Row) -> bool:
     return not row.has_kernel and len(above) == 1 and len(row.info.shape) < len(above[0])
 
 
-def _unscaled(row: Row, thresholds: Thresholds) -> bool:
-    rms = row.stats.activation_rms
+def _meets_numbers(network: Network, row: Row) -> bool:
+    """Whether what arrives are numbers that the layer only looks something up by."""
+    arriving = [network.rows[p].info for p in network.parents[row.index]]
+    return all(info.role == "input" and info.lookup for info in arriving)
+
+
+def _unscaled(row: Row, source: Row, thresholds: Thresholds) -> bool:
+    """Whether what arrives at a first kernel is far from unit scale: data, or what a person's own code made of it."""
+    entering = row.stats.entering_rms
+    rms = entering if math.isfinite(entering) else source.stats.activation_rms
     return not thresholds.input_low_warning < rms < thresholds.input_high_warning
 
 

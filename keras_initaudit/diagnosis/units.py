@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..records import Finding, Severity
@@ -220,14 +221,19 @@ def _harm(network: Network, thresholds: Thresholds) -> _Harm:
     return _Harm(still, torn / max(growth, 1e-9))
 
 
+_Twin = tuple[Row, Row, bool]
+"""A row, an earlier one that it repeats, and whether both get the same gradient."""
+
+
 def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:
     """Different layers that start with the same numbers: one integer seed, used twice.
 
-    Where their gradients are the same too, as in parallel branches that are added, they stay copies: that is bad.
+    Where their gradients are the same too, as in parallel branches that are added, they stay copies: that is bad. What
+    has nothing to do with one another is a finding each; copies that stand alike in one block after the other are one.
     """
     del thresholds  # a copy is a copy: there is nothing to tune
     index = {row.path: row for row in network.rows}
-    twins: list[tuple[Row, Row, bool]] = []
+    twins: list[_Twin] = []
     for row in network.rows:
         first = index.get(row.info.duplicate_of or "")
         if first is None or not row.info.trainable or not row.stats.weight_rms > 0.0:
@@ -240,8 +246,26 @@ def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]
         )
         same = all(a > 0.0 and math.isclose(a, b, rel_tol=1e-4) for a, b in pairs)
         twins.append((row, first, same))
-    if not twins:
-        return []
+    groups: dict[str, list[_Twin]] = {}
+    for twin in twins:
+        groups.setdefault(_original(index, twin[1]).path, []).append(twin)
+    alike: dict[tuple[str, ...], list[_Twin]] = {}
+    for original, group in groups.items():
+        names = (original, *(row.path for row, _, _ in group))
+        alike.setdefault(tuple(name.rpartition("/")[2] for name in names), []).extend(group)
+    return [_repeated(network, group) for group in alike.values()]
+
+
+def _original(index: Mapping[str, Row], row: Row) -> Row:
+    """The first of the rows that a row repeats, itself where it repeats none."""
+    seen = {row.path}
+    while (first := index.get(row.info.duplicate_of or "")) is not None and first.path not in seen:
+        seen.add(first.path)
+        row = first
+    return row
+
+
+def _repeated(network: Network, twins: list[_Twin]) -> Finding:
     row, first, same = max(twins, key=lambda item: item[2])
     end = (
         "and get the same gradient: the second adds nothing to the first"
@@ -249,19 +273,19 @@ def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]
         else "so that the draws are not independent"
     )
     end += "; layers that share a seed, or one initializer with a seed, start alike"
-    return [
-        finding(
-            "duplicate-kernels",
-            "bad" if same else "warning",
-            network.owner(row).path,
-            f"the weights of {several([r.path for r, _, _ in twins])} start with the numbers of {first.path}, {end}",
-            observed=len(twins),
-            expected=0,
-            threshold=1,
-            unit="kernels that repeat another one",
-            layers=[network.owner(r).path for r, _, _ in twins],
-            affected=[path for r, f, _ in twins for path in (r.path, f.path)],
-            original=first.path,
-            remedy=remedies.for_kernels(network, remedies.alike(network, [r for r, _, _ in twins])),
-        )
-    ]
+    copies = [r.path for r, _, _ in twins]
+    originals = list(dict.fromkeys([first.path, *(f.path for _, f, _ in twins)]))
+    return finding(
+        "duplicate-kernels",
+        "bad" if same else "warning",
+        network.owner(row).path,
+        f"the weights of {several(copies)} start with the numbers of {several(originals)}, {end}",
+        observed=len(twins),
+        expected=0,
+        threshold=1,
+        unit="kernels that repeat another one",
+        layers=[network.owner(r).path for r, _, _ in twins],
+        affected=[path for r, f, _ in twins for path in (r.path, f.path)],
+        original=first.path,
+        remedy=remedies.for_kernels(network, remedies.alike(network, [r for r, _, _ in twins])),
+    )

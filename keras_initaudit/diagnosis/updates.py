@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..records import Finding, Severity, Snapshot
 from . import remedies
-from .network import LOOKUPS, Network, Row
+from .network import Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
@@ -24,7 +24,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
         for row in network.rows
         if row.info.role in ("layer", "weight")
         and len(row.info.weight_shape) >= 2
-        and row.info.kind not in LOOKUPS
+        and not row.info.lookup
         and math.isfinite(row.stats.update_log10)
         and row.stats.weight_rms > 0.3 * _least_rms(row)
     ]

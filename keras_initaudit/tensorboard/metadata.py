@@ -14,11 +14,21 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from tensorboard.compat.proto import summary_pb2
 
-from ..records import COLUMNS, Finding, LayerInfo, Snapshot, finding_from_json, layer_from_json, number, to_jsonable
+from ..records import (
+    COLUMNS,
+    Finding,
+    LayerInfo,
+    LossKind,
+    Snapshot,
+    finding_from_json,
+    layer_from_json,
+    number,
+    to_jsonable,
+)
 
 PLUGIN_NAME = "initaudit"
 FORMAT = 1
@@ -123,6 +133,7 @@ def encode_audit(snapshot: Snapshot, findings: Sequence[Finding], changed: Mappi
         "learning_rate": snapshot.learning_rate,
         "peak_rate": snapshot.peak_rate,
         "momentum": snapshot.momentum,
+        "loss_kind": snapshot.loss_kind,
     }
     if changed:
         record["layers"] = {str(row): compact_layer(layer) for row, layer in changed.items()}
@@ -141,6 +152,7 @@ class AuditRecord:
     learning_rate: float | None = None
     peak_rate: float | None = None
     momentum: float = 0.0
+    loss_kind: LossKind = ""
     changed: tuple[tuple[int, LayerInfo], ...] = ()
 
 
@@ -157,6 +169,7 @@ def parse_audit(content: bytes) -> AuditRecord:
             learning_rate=_optional(data.get("learning_rate")),
             peak_rate=_optional(data.get("peak_rate")),
             momentum=number(data.get("momentum", 0.0)),
+            loss_kind=cast(LossKind, str(data.get("loss_kind", ""))),
             changed=tuple((int(row), layer_from_json(layer)) for row, layer in data.get("layers", {}).items()),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
