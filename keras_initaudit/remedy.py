@@ -21,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
 
 from . import connections, describe
 from .diagnosis import Thresholds, diagnose
@@ -137,6 +138,9 @@ _UPDATES = 3
 _SHORTER = 4
 """Updates of a trial, and how often the step is divided by ten until they bring the loss down."""
 
+_TRIES = 64
+"""Training steps within which an optimizer must make an update: a loss scale of 2^15 is halved 15 times at most."""
+
 
 def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | None) -> Finding:
     """The finding with the longest step that learns from a new start: by now the old one may be beyond repair."""
@@ -145,13 +149,13 @@ def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | N
     if model.distribute_strategy.num_replicas_in_sync > 1:  # an update by hand is made on one replica
         return dropped
     try:
-        with probe.everything_kept(), _kept(probe), warnings.catch_warnings():
+        with _everything_kept(probe), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run(finding.remedy, model)
             first = float(model.optimizer.learning_rate)
         for rate in (first / 10.0**i for i in range(_SHORTER)):
             text = f"model.optimizer.learning_rate = {rate:.1g}"
-            with probe.everything_kept(), _kept(probe):
+            with _everything_kept(probe):
                 start, first_update, end = _trained(text, probe)
             found = diagnose([start, first_update, end], thresholds)
             if end.loss < start.loss and not any(other.rule == finding.rule for other in found):
@@ -161,27 +165,82 @@ def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | N
                     f"{end.loss:.4g}; the first changes no kernel by more than {num(10.0 ** max(changes))} of its size"
                 )
                 return dataclasses.replace(finding, remedy=text, proof=proof)
-    except Exception:  # a schedule that cannot be set, a training step that takes no call by hand
+    except Exception:  # a schedule that cannot be set, an optimizer or a training step that cannot be run by hand
         return dropped
     return dropped
 
 
 def _trained(text: str, probe: Any) -> tuple[Snapshot, Snapshot, Snapshot]:
     """The snapshots before, after the first of and after a few updates, from a new start of model and optimizer."""
-    rate = getattr(probe.model.optimizer, "_learning_rate", None)
     biases = [v for v in probe.model.trainable_variables if v.path.rpartition("/")[2] == "bias"]
-    for variable in (*(v for v in probe.model.optimizer.variables if v is not rate), *biases):
+    for variable in biases:
         variable.assign(ops.zeros_like(variable))
     run(WHOLE_MODEL.replace("(model)", "(model, seed=0)"), probe.model)
+    _start_optimizer(probe.model.optimizer)  # after the weights: some keep copies of them
     run(text, probe.model)
     start: Snapshot = probe.measure(0)
     probe.mark()
-    probe.update()
+    _update(probe)
     first: Snapshot = probe.measure(1)
     for _ in range(_UPDATES - 1):
-        probe.update()
+        _update(probe)
     end: Snapshot = probe.measure(_UPDATES)
     return start, first, end
+
+
+def _update(probe: Any) -> None:
+    """Training steps until the optimizer has made one update: it may skip some, or collect gradients first."""
+    optimizer = probe.model.optimizer
+    before = int(ops.convert_to_numpy(optimizer.iterations))
+    for _ in range(_TRIES):
+        probe.update()
+        if int(ops.convert_to_numpy(optimizer.iterations)) > before:
+            return
+    raise RuntimeError(f"the optimizer {optimizer.name!r} made no update in {_TRIES} training steps")
+
+
+def _start_optimizer(optimizer: Any) -> None:
+    """Gives an optimizer the state that a freshly built copy of it has for the weights as they are now.
+
+    Zeros would not do: a loss scale of 0 makes NaN of every gradient, and slots may be copies of the weights.
+    """
+    if not optimizer.built:  # to build it here would leave it built, for weights that may yet be frozen
+        raise ValueError(f"the optimizer {optimizer.name!r} has made no update")
+    copy = type(optimizer).from_config(optimizer.get_config())
+    copy.build(list(optimizer._trainable_variables))
+    for variable, fresh in zip(_state(optimizer), _state(copy), strict=True):
+        variable.assign(fresh.value)
+
+
+def _state(optimizer: Any) -> list[Any]:
+    """All variables of an optimizer and of those that it wraps, also what one does not list, as Nadam's product."""
+    found = {id(variable): variable for variable in optimizer.variables}
+    weights = {id(variable) for variable in optimizer._trainable_variables}
+    for part in (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
+        for value in vars(part).values() if part is not None else ():
+            for held in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(held, keras.Variable) and id(held) not in weights:
+                    found.setdefault(id(held), held)
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _names_kept() -> Iterator[None]:
+    """Puts the counters back from which Keras makes names: the next layer gets the name that it would have had."""
+    counters = global_state.get_global_attribute("object_name_uids", {})
+    before = dict(counters)
+    try:
+        yield
+    finally:
+        counters.clear()
+        counters.update(before)
+
+
+@contextlib.contextmanager
+def _everything_kept(probe: Any) -> Iterator[None]:
+    """Puts back all that a trial with updates changes."""
+    with _names_kept(), probe.everything_kept(), _kept(probe, _state(probe.model.optimizer)):
+        yield
 
 
 def _after(finding: Finding, probe: Any) -> Snapshot:
@@ -237,9 +296,9 @@ def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[
 
 
 @contextlib.contextmanager
-def _kept(probe: Any) -> Iterator[None]:
-    """The model's variables, the probe's mark and the random states, put back at the end."""
-    held = {id(variable): variable for variable in probe.model.variables}
+def _kept(probe: Any, more: Sequence[Any] = ()) -> Iterator[None]:
+    """The model's variables, `more` of them, the probe's mark and the random states, put back at the end."""
+    held = {id(variable): variable for variable in [*probe.model.variables, *more]}
     values = [(variable, ops.copy(variable.value)) for variable in held.values()]
     mark, probe.marked = probe.marked, None
     states = random.getstate(), np.random.get_state()
