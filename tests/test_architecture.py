@@ -33,8 +33,9 @@ ROOMS = {
     "initialization": (("initializers", "connections", "gains", "tuning", "surroundings"), ("keras", "numpy")),
     "surroundings": (("connections", "describe", "gains", "recording"), ("keras", "tensorflow")),
     "tuning": (("hooks",), ("keras", "numpy")),
+    "proof": (("records", "diagnosis"), ()),
     "remedy": (
-        ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"),
+        ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis", "proof"),
         ("keras", "numpy"),
     ),
     "auditing": (("records", "batch", "probe", "diagnosis", "remedy", "report"), ("keras",)),
