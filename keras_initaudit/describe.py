@@ -6,6 +6,7 @@ All of it is read once, when the first snapshot is taken, and never changes afte
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -173,7 +174,7 @@ def row(path: str, depth: int, layer: Any, activation: gains.ActivationFacts, **
         kind=type(layer).__name__,
         activation=activation.name,
         gain=activation.gain,
-        has_bias=any("bias" in v.name for v in layer._trainable_variables),
+        has_bias=hasattr(layer, "bias_initializer") and any("bias" in v.name for v in layer._trainable_variables),
         **known,
     )
 
@@ -192,12 +193,32 @@ def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
         fan_out=None if fan_out is None else float(fan_out),
         initializer=type(initializer).__name__ if initializer is not None else None,
         initializer_config=config or {},
+        initializer_argument=initializer_argument(owner, weight),
         trainable=bool(weight.trainable),
     )
 
 
+def initializer_argument(layer: Any, weight: Any) -> str | None:
+    """The argument by which the layer is given an initializer for this weight; None where its constructor has none."""
+    name = _initializer_name(layer, weight)
+    for kind in type(layer).__mro__ if name is not None else ():
+        if "__init__" in vars(kind):
+            parameters = inspect.signature(vars(kind)["__init__"]).parameters
+            if name in parameters:
+                return name
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+                return None  # nothing is handed on to the classes above
+    return None
+
+
 def _initializer(layer: Any, weight: Any) -> Any:
-    """The initializer that the layer was given for this weight, by the naming that all of Keras's layers follow."""
+    """The initializer that the layer was given for this weight."""
+    name = _initializer_name(layer, weight)
+    return None if name is None else getattr(layer, name)
+
+
+def _initializer_name(layer: Any, weight: Any) -> str | None:
+    """The attribute that holds the initializer of this weight, by the naming that all of Keras's layers follow."""
     stem = weight.name.split("/")[-1].removesuffix("_kernel").removesuffix("kernel")
     names = (
         f"{stem}_initializer",
@@ -205,8 +226,9 @@ def _initializer(layer: Any, weight: Any) -> Any:
         "kernel_initializer",
         "embeddings_initializer",
         "depthwise_initializer",  # of DepthwiseConv2D, which calls its weight `kernel`
+        "initializer",
     )
-    return next((getattr(layer, name) for name in names if getattr(layer, name, None) is not None), None)
+    return next((name for name in names if getattr(layer, name, None) is not None), None)
 
 
 def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -> list[tuple[str, ...]]:

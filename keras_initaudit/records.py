@@ -59,7 +59,10 @@ class LayerInfo:
     """Class name of the initializer that the layer was made with, as `HeNormal`."""
     initializer_config: Mapping[str, Any] = field(default_factory=dict)
     """Its `get_config()`, JSON values only."""
+    initializer_argument: str | None = "kernel_initializer"
+    """Name of the argument by which the layer is given it; None where its constructor takes none."""
     has_bias: bool = False
+    """Whether it has a bias that a `bias_initializer` starts."""
     trainable: bool = True
     """False for a frozen weight."""
     reached: bool = True

@@ -1,8 +1,8 @@
 """From a remedy's text to what it does: run on the model, measured on the same batch, and taken back again.
 
-A remedy is Python source. It assigns `kernel_initializer`, `recurrent_initializer` or `bias_initializer`, for the
-layers in the finding's `evidence["layers"]`, or `preprocessing`, a layer in front of the data; or it changes the data,
-the arrays `x` and `y`; or it acts on `model`.
+A remedy is Python source. It assigns arguments of the layers in the finding's `evidence["layers"]`, as
+`kernel_initializer` or `embeddings_initializer`, or `preprocessing`, a layer in front of the data; or it changes the
+data, the arrays `x` and `y`; or it acts on `model`.
 `prove` runs each one on the model itself, for a model of any kind can be measured and not every one can be cloned; the
 weights are put back bit for bit, whatever happens.
 """
@@ -15,21 +15,22 @@ import math
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
 
 from . import connections, describe
-from .diagnosis import Thresholds, diagnose
+from .diagnosis import Thresholds, diagnose, seen_by
 from .diagnosis.remedies import WHOLE_MODEL
 from .diagnosis.wording import num
 from .initializers.base import mix
+from .proof import effect
 from .records import Finding, LayerInfo, Snapshot
 
-_NAMES = ("kernel_initializer", "recurrent_initializer", "bias_initializer", "preprocessing")
 _DATA = ("x", "y")
 
 
@@ -49,7 +50,11 @@ def run(text: str, model: Any, batch: Any = ()) -> dict[str, Any]:
     names: dict[str, Any] = {"model": model, **data}
     exec(compile(text, "<remedy>", "exec"), names)
     changed = {name: names[name] for name in data if names[name] is not data[name]}
-    return {name: names[name] for name in _NAMES if name in names} | changed
+    return {name: value for name, value in names.items() if _assigned(name)} | changed
+
+
+def _assigned(name: str) -> bool:
+    return name in ("initializer", "preprocessing") or name.endswith("_initializer")
 
 
 def apply(finding: Finding, model: Any, batch: Any = ()) -> Any:
@@ -96,7 +101,7 @@ def prove(findings: Sequence[Finding], probe: Any, thresholds: Thresholds | None
         As many findings, in the same order.
     """
     proven = []
-    before: Snapshot | None = None
+    before: tuple[Snapshot, float] | None = None
     for finding in findings:
         if finding.remedy is None:
             proven.append(finding)
@@ -105,12 +110,12 @@ def prove(findings: Sequence[Finding], probe: Any, thresholds: Thresholds | None
         else:
             if before is None:
                 with _kept(probe):
-                    before = probe.measure(0)
+                    before = probe.measure(0), _penalty(probe.model)
             proven.append(_proven(finding, probe, thresholds, before))
     return tuple(proven)
 
 
-def _proven(finding: Finding, probe: Any, thresholds: Thresholds | None, before: Snapshot) -> Finding:
+def _proven(finding: Finding, probe: Any, thresholds: Thresholds | None, before: tuple[Snapshot, float]) -> Finding:
     assert finding.remedy is not None
     texts = [finding.remedy]
     if WHOLE_MODEL not in texts and "preprocessing" not in finding.remedy:
@@ -119,12 +124,12 @@ def _proven(finding: Finding, probe: Any, thresholds: Thresholds | None, before:
     for text in texts:
         tried = dataclasses.replace(finding, remedy=text)
         try:
-            after = _after(tried, probe)
+            after, penalty = _after(tried, probe)
         except Exception:  # a remedy that does not run is none, whatever the reason
             continue
         found = diagnose([after], thresholds)
-        proof = _proof(tried, before, after, found)
-        if proof is not None and not any(other.rule == finding.rule for other in found):
+        proof = effect(tried, before[0], after, found, thresholds, (before[1], penalty))
+        if proof is not None and not seen_by(finding.rule, after, thresholds):
             return dataclasses.replace(tried, proof=proof)
         if proof is not None and weaker is None:
             weaker = dataclasses.replace(tried, proof=proof)
@@ -137,6 +142,9 @@ _UPDATES = 3
 _SHORTER = 4
 """Updates of a trial, and how often the step is divided by ten until they bring the loss down."""
 
+_TRIES = 64
+"""Training steps within which an optimizer must make an update: a loss scale of 2^15 is halved 15 times at most."""
+
 
 def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | None) -> Finding:
     """The finding with the longest step that learns from a new start: by now the old one may be beyond repair."""
@@ -145,13 +153,13 @@ def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | N
     if model.distribute_strategy.num_replicas_in_sync > 1:  # an update by hand is made on one replica
         return dropped
     try:
-        with probe.everything_kept(), _kept(probe), warnings.catch_warnings():
+        with _everything_kept(probe), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             run(finding.remedy, model)
             first = float(model.optimizer.learning_rate)
         for rate in (first / 10.0**i for i in range(_SHORTER)):
             text = f"model.optimizer.learning_rate = {rate:.1g}"
-            with probe.everything_kept(), _kept(probe):
+            with _everything_kept(probe):
                 start, first_update, end = _trained(text, probe)
             found = diagnose([start, first_update, end], thresholds)
             if end.loss < start.loss and not any(other.rule == finding.rule for other in found):
@@ -161,30 +169,86 @@ def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | N
                     f"{end.loss:.4g}; the first changes no kernel by more than {num(10.0 ** max(changes))} of its size"
                 )
                 return dataclasses.replace(finding, remedy=text, proof=proof)
-    except Exception:  # a schedule that cannot be set, a training step that takes no call by hand
+    except Exception:  # a schedule that cannot be set, an optimizer or a training step that cannot be run by hand
         return dropped
     return dropped
 
 
 def _trained(text: str, probe: Any) -> tuple[Snapshot, Snapshot, Snapshot]:
     """The snapshots before, after the first of and after a few updates, from a new start of model and optimizer."""
-    rate = getattr(probe.model.optimizer, "_learning_rate", None)
     biases = [v for v in probe.model.trainable_variables if v.path.rpartition("/")[2] == "bias"]
-    for variable in (*(v for v in probe.model.optimizer.variables if v is not rate), *biases):
+    for variable in biases:
         variable.assign(ops.zeros_like(variable))
     run(WHOLE_MODEL.replace("(model)", "(model, seed=0)"), probe.model)
+    _start_optimizer(probe.model.optimizer)  # after the weights: some keep copies of them
     run(text, probe.model)
     start: Snapshot = probe.measure(0)
     probe.mark()
-    probe.update()
+    _update(probe)
     first: Snapshot = probe.measure(1)
     for _ in range(_UPDATES - 1):
-        probe.update()
+        _update(probe)
     end: Snapshot = probe.measure(_UPDATES)
     return start, first, end
 
 
-def _after(finding: Finding, probe: Any) -> Snapshot:
+def _update(probe: Any) -> None:
+    """Training steps until the optimizer has made one update: it may skip some, or collect gradients first."""
+    optimizer = probe.model.optimizer
+    before = int(ops.convert_to_numpy(optimizer.iterations))
+    for _ in range(_TRIES):
+        probe.update()
+        if int(ops.convert_to_numpy(optimizer.iterations)) > before:
+            return
+    raise RuntimeError(f"the optimizer {optimizer.name!r} made no update in {_TRIES} training steps")
+
+
+def _start_optimizer(optimizer: Any) -> None:
+    """Gives an optimizer the state that a freshly built copy of it has for the weights as they are now.
+
+    Zeros would not do: a loss scale of 0 makes NaN of every gradient, and slots may be copies of the weights.
+    """
+    if not optimizer.built:  # to build it here would leave it built, for weights that may yet be frozen
+        raise ValueError(f"the optimizer {optimizer.name!r} has made no update")
+    copy = type(optimizer).from_config(optimizer.get_config())
+    copy.build(list(optimizer._trainable_variables))
+    for variable, fresh in zip(_state(optimizer), _state(copy), strict=True):
+        variable.assign(fresh.value)
+
+
+def _state(optimizer: Any) -> list[Any]:
+    """All variables of an optimizer and of those that it wraps, also what one does not list, as Nadam's product."""
+    found = {id(variable): variable for variable in optimizer.variables}
+    weights = {id(variable) for variable in optimizer._trainable_variables}
+    for part in (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
+        for value in vars(part).values() if part is not None else ():
+            for held in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(held, keras.Variable) and id(held) not in weights:
+                    found.setdefault(id(held), held)
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _names_kept() -> Iterator[None]:
+    """Puts the counters back from which Keras makes names: the next layer gets the name that it would have had."""
+    counters = global_state.get_global_attribute("object_name_uids", {})
+    before = dict(counters)
+    try:
+        yield
+    finally:
+        counters.clear()
+        counters.update(before)
+
+
+@contextlib.contextmanager
+def _everything_kept(probe: Any) -> Iterator[None]:
+    """Puts back all that a trial with updates changes."""
+    with _names_kept(), probe.everything_kept(), _kept(probe, _state(probe.model.optimizer)):
+        yield
+
+
+def _after(finding: Finding, probe: Any) -> tuple[Snapshot, float]:
+    """The snapshot with the remedy, and what the regularizers of the weights add to its loss."""
     with _kept(probe):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a start that is only tried
@@ -192,9 +256,15 @@ def _after(finding: Finding, probe: Any) -> Snapshot:
         if batch is not probe.batch:
             # Another dtype or number of samples may come out of it, so that the probe's own trace does not fit.
             other: Snapshot = type(probe)(probe.model, batch, histograms=False).measure(0)
-            return other
+            return other, _penalty(probe.model)
         snapshot: Snapshot = probe.measure(0)
-        return dataclasses.replace(snapshot, layers=_described_again(finding, probe, snapshot))
+        described = dataclasses.replace(snapshot, layers=_described_again(finding, probe, snapshot))
+        return described, _penalty(probe.model)
+
+
+def _penalty(model: Any) -> float:
+    regularized = [variable for variable in model.trainable_variables if variable.regularizer is not None]
+    return sum(float(ops.convert_to_numpy(variable.regularizer(variable))) for variable in regularized)
 
 
 def _like(before: Any, array: Any) -> Any:
@@ -218,24 +288,24 @@ def _preprocessed(x: Any, layer: Any, finding: Finding) -> Any:
 def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[LayerInfo, ...]:
     """The rows with what a new start changes in them: the initializer, and which weights repeat another's numbers."""
     repeated = probe.duplicates()
-    touched = {path.partition("#")[0] for path in _paths(finding)} if _NAMES[0] in (finding.remedy or "") else set()
-    made = run(finding.remedy or "", None) if touched else {}
-    scheme = made.get("kernel_initializer")
+    made = run(finding.remedy or "", None) if "initializer = " in (finding.remedy or "") else {}
+    touched = {path.partition("#")[0] for path in _paths(finding)}
     rows = []
     for row in snapshot.layers:
         changes: dict[str, Any] = {"duplicate_of": repeated.get(row.path)}
         if "initialize(" in (finding.remedy or "") and row.weight is not None:
             changes |= {"initializer": None, "initializer_config": {}}
-        elif scheme is not None and row.role == "layer" and row.path.partition("#")[0] in touched:
+        scheme = made.get(row.initializer_argument or "")
+        if scheme is not None and row.role == "layer" and row.path.partition("#")[0] in touched:
             changes |= {"initializer": type(scheme).__name__, "initializer_config": dict(scheme.get_config())}
         rows.append(dataclasses.replace(row, **changes))
     return tuple(rows)
 
 
 @contextlib.contextmanager
-def _kept(probe: Any) -> Iterator[None]:
-    """The model's variables, the probe's mark and the random states, put back at the end."""
-    held = {id(variable): variable for variable in probe.model.variables}
+def _kept(probe: Any, more: Sequence[Any] = ()) -> Iterator[None]:
+    """The model's variables, `more` of them, the probe's mark and the random states, put back at the end."""
+    held = {id(variable): variable for variable in [*probe.model.variables, *more]}
     values = [(variable, ops.copy(variable.value)) for variable in held.values()]
     mark, probe.marked = probe.marked, None
     states = random.getstate(), np.random.get_state()
@@ -276,9 +346,10 @@ def _start_again(path: str, layer: Any, part: str | None, made: dict[str, Any]) 
         for name, owner, attribute in connections.own_kernels(inner):
             if part is not None and name != part:
                 continue
-            key = "recurrent_initializer" if name == "recurrent_kernel" else "kernel_initializer"
-            if key in made:
-                draw(owner, getattr(owner, attribute), made[key], f"{path}/{name}")
+            variable = getattr(owner, attribute)
+            argument = describe.initializer_argument(owner, variable)
+            if argument in made:
+                draw(owner, variable, made[argument], f"{path}/{name}")
         bias = getattr(inner, "bias", None)
         if "bias_initializer" in made and part is None and isinstance(bias, keras.Variable):
             draw(inner, bias, made["bias_initializer"], f"{path}/bias")
@@ -312,104 +383,3 @@ def _open_forget_gate(cell: Any, bias: Any) -> None:
         value = np.array(ops.convert_to_numpy(bias))
         value[cell.units : 2 * cell.units] = 1.0
         bias.assign(value)
-
-
-# --- judging
-
-
-def _proof(finding: Finding, before: Snapshot, after: Snapshot, found: Sequence[Finding]) -> str | None:
-    """The effect in numbers, or None where there is none to speak of."""
-    same = [other for other in found if other.rule == finding.rule]
-    old, new = (_observed(finding, snapshot) for snapshot in (before, after))
-    if not math.isfinite(after.loss):
-        return None
-    opposite = {"vanishing-signal": "exploding-signal", "vanishing-gradient": "exploding-gradient"}.get(finding.rule)
-    if opposite is not None and any(other.rule == opposite and other.severity == "bad" for other in found):
-        return None
-    if same and not _better(finding, same, old, new):
-        return None
-    measured = _MEASURES.get(finding.rule)
-    parts = []
-    if measured is not None and not (math.isnan(old) or math.isnan(new)):
-        what = measured[0].format(layer=_where(finding))
-        parts.append(f"{what} goes from {num(old)} to {num(new)}")
-    if finding.rule != "initial-loss":
-        goes = "from" if parts else "goes from"  # the verb of the part before it holds here too
-        change = f"{goes} {num(before.loss)} to" if math.isfinite(before.loss) else "becomes"
-        parts.append(f"the loss {change} {num(after.loss)}")
-    left = "the finding is gone" if not same else "the finding is weaker but still there"
-    rest = list(dict.fromkeys(other.rule for other in found if other.rule != finding.rule and other.severity == "bad"))
-    return ", ".join(parts) + f"; {left}" + (f"; left to mend: {', '.join(rest)}" if rest else "")
-
-
-def _better(finding: Finding, same: Sequence[Finding], old: float, new: float) -> bool:
-    if finding.severity == "bad" and all(other.severity == "warning" for other in same):
-        return True
-    if finding.rule in ("symmetric-units", "duplicate-kernels"):
-        affected = set(finding.evidence.get("affected", ()))
-        return not any(affected & set(other.evidence.get("affected", ())) for other in same)
-    if finding.layer is not None and not any(other.layer == finding.layer for other in same):
-        target = _TARGETS.get(finding.rule, 0.0)
-        return abs(new - target) < 0.5 * abs(old - target)
-    return False
-
-
-_TARGETS = {"collapsed-samples": 1.0, "initial-loss": 0.0}
-
-
-def _where(finding: Finding) -> str:
-    return str(finding.evidence.get("worst") or finding.evidence.get("source") or finding.layer or "the model")
-
-
-def _observed(finding: Finding, snapshot: Snapshot) -> float:
-    measure = _MEASURES.get(finding.rule)
-    try:
-        return math.nan if measure is None else measure[1](finding, snapshot)
-    except KeyError:  # the row is gone, as the data's own is behind a layer in front of it
-        return math.nan
-
-
-def _column(name: str) -> Callable[[Finding, Snapshot], float]:
-    def read(finding: Finding, snapshot: Snapshot) -> float:
-        return float(getattr(snapshot[_where(finding)], name))
-
-    return read
-
-
-def _first_affected(name: str) -> Callable[[Finding, Snapshot], float]:
-    def read(finding: Finding, snapshot: Snapshot) -> float:
-        affected = finding.evidence.get("affected") or [finding.layer]
-        return float(getattr(snapshot[str(affected[0])], name))
-
-    return read
-
-
-def _gradient_left(finding: Finding, snapshot: Snapshot) -> float:
-    """Backward rms at the finding's row over that of the last layer in front of the head."""
-    rows = [
-        row
-        for row, stats in zip(snapshot.layers, snapshot.statistics, strict=True)
-        if row.role == "layer" and row.weight is not None and stats.backward_rms > 0.0
-    ]
-    last = rows[-2] if len(rows) > 1 else rows[-1]
-    return snapshot[_where(finding)].backward_rms / snapshot[last.path].backward_rms
-
-
-_MEASURES: dict[str, tuple[str, Callable[[Finding, Snapshot], float]]] = {
-    "vanishing-signal": ("the rms of the activations at {layer}", _column("activation_rms")),
-    "exploding-signal": ("the rms of the activations at {layer}", _column("activation_rms")),
-    "vanishing-gradient": ("the gradient at {layer}, over the last hidden layer's,", _gradient_left),
-    "exploding-gradient": ("the gradient at {layer}, over the last hidden layer's,", _gradient_left),
-    "collapsed-samples": ("the spread of the samples at {layer}", _column("activation_spread")),
-    "symmetric-units": ("the fraction of copied units at {layer}", _first_affected("weight_identical")),
-    "dead-units": ("the fraction of dead units at {layer}", _first_affected("activation_dead")),
-    "saturated-units": ("the fraction of saturated units at {layer}", _first_affected("activation_saturated")),
-    "input-scale": ("the rms of the data at {layer}", _column("activation_rms")),
-    "initial-loss": ("the first loss", lambda _, snapshot: snapshot.loss),
-    "fan-mismatch": ("the rms of the weights of {layer}", _column("weight_rms")),
-    "duplicate-kernels": (
-        "the number of kernels that repeat another",
-        lambda _, snapshot: float(sum(row.duplicate_of is not None for row in snapshot.layers)),
-    ),
-}
-"""Rule -> what its proof speaks of, and how to read it off a snapshot."""

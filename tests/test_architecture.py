@@ -44,8 +44,9 @@ ROOMS = {
     ),
     "surroundings": (("connections", "describe", "gains", "recording"), ("keras", "tensorflow")),
     "tuning": (("hooks",), ("keras", "numpy")),
+    "proof": (("records", "diagnosis"), ()),
     "remedy": (
-        ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis"),
+        ("records", "initializers", "initialization", "connections", "describe", "probe", "diagnosis", "proof"),
         ("keras", "numpy"),
     ),
     "auditing": (

@@ -25,7 +25,9 @@ def network(start, activation="relu", depth=8, **options):
         layers.Dense(48, activation=activation, kernel_initializer=start, name=f"hidden_{index}", **options)
         for index in range(depth)
     ]
-    model = keras.Sequential([keras.Input((20,)), *hidden, layers.Dense(4, activation="softmax", name="head")])
+    model = keras.Sequential(
+        [keras.Input((20,)), *hidden, layers.Dense(4, activation="softmax", name="head")], name="net"
+    )
     model.compile("adam", "sparse_categorical_crossentropy")
     return model
 
@@ -171,8 +173,11 @@ def test_a_learning_rate_that_cannot_be_set_or_does_not_help_is_no_remedy():
         keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(9.0, 10, 0.9)),
         "sparse_categorical_crossentropy",
     )
+    plain = network("he_normal", depth=2)
+    for model in (scheduled, plain):
+        model.train_on_batch(X, Y)
     useless = dataclasses.replace(finding, remedy="model.optimizer.learning_rate = 1e9")
-    for probe, tried in ((probe_of(scheduled), finding), (probe_of(network("he_normal", depth=2)), useless)):
+    for probe, tried in ((probe_of(scheduled), finding), (probe_of(plain), useless)):
         probe.measure(0)
         (proven,) = remedy.prove([tried], probe, Thresholds())
         assert proven.remedy is None
@@ -277,3 +282,140 @@ def test_a_model_that_cannot_be_cloned_has_its_remedies_proven_all_the_same():
     assert finding.rule == "symmetric-units"
     assert "goes from 1 to 0" in finding.proof
     assert all(np.all(np.array(layer.kernel) == 0.0) for layer in model.inner)
+
+
+# --- a trial starts model and optimizer anew
+
+
+OPTIMIZERS = {
+    name: kind
+    for name, kind in vars(keras.optimizers).items()
+    if isinstance(kind, type)
+    and issubclass(kind, keras.optimizers.Optimizer)
+    and kind is not keras.optimizers.Optimizer
+}
+WITH_ARGUMENTS = {
+    "LossScaleOptimizer": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Nadam(0.01), initial_scale=64.0),
+    "MultiOptimizer": lambda: keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.Nadam(), {"head/.*": keras.optimizers.Ftrl()})
+    ),
+    "accumulated": lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2, amsgrad=True),
+    "averaged": lambda: keras.optimizers.SGD(0.01, momentum=0.9, use_ema=True, ema_overwrite_frequency=2),
+}
+
+
+def made(name):
+    return (WITH_ARGUMENTS.get(name) or OPTIMIZERS[name])()
+
+
+def trained(optimizer, updates=3, seed=1):
+    keras.utils.set_random_seed(seed)
+    model = network("he_normal", depth=2)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    for _ in range(updates):
+        model.train_on_batch(X[:32], Y[:32])
+    return model
+
+
+def every_variable(optimizer):
+    """What the optimizer lists, and what Nadam keeps beside that."""
+    inner = [optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", [])]
+    loose = [o._u_product for o in inner if hasattr(o, "_u_product")]
+    return [np.array(ops.convert_to_numpy(variable)) for variable in [*optimizer.variables, *loose]]
+
+
+def counters():
+    from keras.src.backend.common import global_state
+
+    return dict(global_state.get_global_attribute("object_name_uids"))
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS, *WITH_ARGUMENTS}))
+def test_a_trial_starts_from_the_state_of_a_freshly_built_optimizer(name):
+    model = trained(made(name))
+    ki.initialize(model, seed=3)
+    fresh = made(name)
+    fresh.build(model.trainable_variables)
+    assert not same(every_variable(model.optimizer), every_variable(fresh))
+    tracked = len(model._tracker.stored_ids["non_trainable_variables"]), len(model.optimizer.variables)
+    states = random.getstate(), np.random.get_state()[1].tobytes()
+    remedy._start_optimizer(model.optimizer)
+    assert same(every_variable(model.optimizer), every_variable(fresh))
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
+    assert (len(model._tracker.stored_ids["non_trainable_variables"]), len(model.optimizer.variables)) == tracked
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "LossScaleOptimizer", "ScheduleFreeAdamW", "accumulated", "averaged"])
+def test_a_trial_makes_the_updates_that_a_new_training_makes_and_takes_them_back(name):
+    model = trained(made(name))
+    probe = probe_of(model)
+    probe.measure(0)
+    before, state_before, names = state(model), every_variable(model.optimizer), counters()
+    with remedy._everything_kept(probe):
+        start, first, end = remedy._trained("model.optimizer.learning_rate = 0.02", probe)
+    assert same(before, state(model))
+    assert same(state_before, every_variable(model.optimizer))
+    assert counters() == names
+    # The same by hand: a model of its own with a new optimizer, that is built before the first step, as by `fit`.
+    other = trained(made(name), updates=0)
+    other.optimizer.learning_rate = 0.02
+    ki.initialize(other, seed=0)
+    other.optimizer.build(other.trainable_variables)
+    losses = [other.evaluate(X[:32], Y[:32], verbose=0)]
+    updates = 3 * (2 if name == "accumulated" else 1)
+    for _ in range(updates):
+        other.train_on_batch(X[:32], Y[:32])
+        losses.append(other.evaluate(X[:32], Y[:32], verbose=0))
+    expected = [losses[0], losses[updates // 3], losses[-1]]
+    np.testing.assert_allclose([start.loss, first.loss, end.loss], expected, rtol=2e-4)
+    assert expected[2] < 0.97 * expected[0]  # or else any state would do
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nadam", "adagrad"])
+def test_a_learning_rate_is_proven_under_mixed_precision(optimizer):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = network("he_normal", depth=2)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model.optimizer.learning_rate = 0.05
+    model.train_on_batch(X[:32], Y[:32])
+    probe = probe_of(model)
+    probe.measure(1)
+    before = every_variable(model.optimizer)
+    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.05")
+    (proven,) = remedy.prove([finding], probe, Thresholds())
+    assert "updates bring the loss" in proven.proof
+    assert same(before, every_variable(model.optimizer))
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnOptimizer(keras.optimizers.SGD):
+    """One that cannot be made again from its own configuration."""
+
+    def __init__(self, schedule, **kwargs):
+        super().__init__(0.05, **kwargs)
+        self.schedule = schedule
+
+
+def test_without_a_copy_of_the_optimizer_there_is_no_trial():
+    model = trained(OwnOptimizer(len))
+    probe = probe_of(model)
+    probe.measure(3)
+    before = every_variable(model.optimizer)
+    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.05")
+    (proven,) = remedy.prove([finding], probe, Thresholds())
+    assert (proven.remedy, proven.proof) == (None, None)
+    assert same(before, every_variable(model.optimizer))
+
+
+def test_an_optimizer_that_never_made_an_update_is_left_unbuilt():
+    model = network("he_normal", depth=2)
+    probe = probe_of(model)
+    probe.measure(0)
+    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.05")
+    (proven,) = remedy.prove([finding], probe, Thresholds())
+    assert (proven.remedy, proven.proof) == (None, None)
+    assert not model.optimizer.built

@@ -7,7 +7,7 @@ other thresholds, without Keras.
 
 from __future__ import annotations
 
-from .causes import RULES, Rule, diagnose
+from .causes import RULES, Rule, diagnose, seen_by
 from .thresholds import Thresholds
 
-__all__ = ["RULES", "Rule", "Thresholds", "diagnose"]
+__all__ = ["RULES", "Rule", "Thresholds", "diagnose", "seen_by"]

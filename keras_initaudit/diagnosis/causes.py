@@ -268,6 +268,12 @@ def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None
     return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), _RANK[f.rule])))
 
 
+def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
+    """What one rule finds in a snapshot of its own accord, also where `diagnose` lets another finding explain it."""
+    limits = thresholds if thresholds is not None else Thresholds()
+    return _BY_SLUG[rule].find(Network(snapshot), limits) if rule in _BY_SLUG else []
+
+
 def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
     """Moves each finding that another one explains into the evidence of that one, from the first causes on."""
     causes: list[Finding] = []

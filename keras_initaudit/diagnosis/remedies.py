@@ -1,9 +1,9 @@
 """The code that mends a finding: Python source that runs, for this layer.
 
-A remedy either assigns some of the names `kernel_initializer`, `recurrent_initializer`, `bias_initializer` (for the
-layers in the finding's `evidence["layers"]`) and `preprocessing` (a Keras layer to put in front of the data), or
-changes the data, arrays named `x` and `y`, or acts on a name `model`. It is source, and no object, because a person
-pastes it, and because the diagnosis knows no Keras.
+A remedy either assigns some of the arguments that the layers in the finding's `evidence["layers"]` have for their
+initializers (`kernel_initializer`, `embeddings_initializer`, ...) and `preprocessing` (a Keras layer to put in front of
+the data), or changes the data, arrays named `x` and `y`, or acts on a name `model`. It is source, and no object,
+because a person pastes it, and because the diagnosis knows no Keras.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..records import LayerInfo
-from .network import Network, Row
+from .network import LOOKUPS, Network, Row
 
 WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
 """Starts every layer of the model again, with the fans and the gain of each: where no remedy of single layers helps."""
@@ -96,35 +96,88 @@ def _axes(info: LayerInfo) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 
 
 def for_kernels(network: Network, kernels: Iterable[Row], *, bias: bool = False) -> str | None:
-    """Assigns the recommended scheme to the kernels; None where there is none.
+    """Assigns the recommended schemes to the kernels, by the names that their layers have for them.
 
-    One text is for all of them, so it follows the activation that most of them have; where the true fans of one differ
-    from its shape, the text is for the layers like it.
+    One text is for all of them: see `alike`. Where the layers differ in their arguments, a comment says which of them
+    take one. None where there are no kernels; where no layer takes an initializer, a new start of the whole model.
     """
-    rows = [network.owner(row) for row in kernels]
+    rows = [network.owner(row) for row in alike(network, kernels)]
     if not rows:
         return None
-    calls = Counter(_scheme(network, row) for row in rows)
-    (name, call), _ = calls.most_common(1)[0]
-    names, lines = [name], [f"kernel_initializer = {call}"]
-    gates = [_GATES[row.info.kind] for row in rows if row.info.kind in _GATES]
-    if gates or any(row.info.kind == "SimpleRNN" for row in rows):
-        names.append("Orthogonal")
-        lines.append(f"recurrent_initializer = Orthogonal({f'blocks={gates[0]}' if gates else ''})")
+    parts = _parts(network)
+    arguments = {row.path: _arguments(network, row, parts) for row in rows}
+    if not any(arguments.values()):
+        return WHOLE_MODEL
+    schemes = {argument: scheme for found in arguments.values() for argument, scheme in found.items()}
+    takers = {argument: [row for row in rows if argument in arguments[row.path]] for argument in schemes}
     if bias and any(row.info.has_bias for row in rows):
-        names.append("Zeros")
-        lines.append("bias_initializer = Zeros()")
-    return "\n".join([f"from keras_initaudit import {', '.join(sorted(names))}", *lines])
+        schemes["bias_initializer"] = ("Zeros", "Zeros()")
+        takers["bias_initializer"] = [row for row in rows if row.info.has_bias]
+    lines = []
+    for argument, (_, call) in schemes.items():
+        kinds = {row.info.kind for row in takers[argument]}
+        which = "" if kinds == {row.info.kind for row in rows} else f"  # {', '.join(sorted(kinds))}"
+        lines.append(f"{argument} = {call}{which}")
+    names = sorted({name for name, _ in schemes.values()})
+    return "\n".join([f"from keras_initaudit import {', '.join(names)}", *lines])
 
 
 def alike(network: Network, kernels: Iterable[Row]) -> list[Row]:
-    """Those of the kernels that one text serves: the largest group with the same scheme."""
+    """Those of the kernels that one text serves, in which no argument has two values: the most common ones first."""
     rows = list(kernels)
-    if not rows:
-        return []
-    calls = Counter(_scheme(network, network.owner(row)) for row in rows)
-    best, _ = calls.most_common(1)[0]
-    return [row for row in rows if _scheme(network, network.owner(row)) == best]
+    parts = _parts(network)
+    wanted = [_arguments(network, network.owner(row), parts) for row in rows]
+    counts = Counter(tuple(arguments.items()) for arguments in wanted if arguments)
+    if not counts:
+        return rows
+    chosen: dict[str, tuple[str, str]] = {}
+    for arguments, _ in counts.most_common():
+        if all(chosen.get(argument, scheme) == scheme for argument, scheme in arguments):
+            chosen.update(arguments)
+    return [row for row, found in zip(rows, wanted, strict=True) if found and found.items() <= chosen.items()]
+
+
+def _parts(network: Network) -> dict[str, list[Row]]:
+    """Path of a layer -> its further kernels."""
+    found: dict[str, list[Row]] = {row.path: [] for row in network.layers}
+    for part in network.rows:
+        path = part.path
+        while part.info.role == "weight" and "/" in path:
+            path = path.rpartition("/")[0]
+            if path in found:
+                found[path].append(part)
+                break
+    return found
+
+
+def _arguments(network: Network, row: Row, parts: dict[str, list[Row]]) -> dict[str, tuple[str, str]]:
+    """The initializers for all kernels of a layer, argument -> (name to import, call); empty where it takes none."""
+    kind, argument = row.info.kind, row.info.initializer_argument
+    if argument is None:
+        return {}
+    if kind in LOOKUPS or argument == "embeddings_initializer":
+        found = {argument: _table(row)}
+    elif kind.startswith("Separable"):  # no activation stands between its two kernels
+        found = {argument: kernel_scheme("linear", None, row.info)}
+    else:
+        found = {argument: _scheme(network, row)}
+    gates, recurrent = _GATES.get(kind), kind in _GATES or kind == "SimpleRNN"
+    for part in parts.get(row.path, ()):
+        other = part.info.initializer_argument
+        if other == "recurrent_initializer":
+            gates, recurrent = gates or _GATES.get(part.info.kind.removesuffix("Cell")), True
+        elif other is not None and other not in found:  # by the activation of its layer
+            found[other] = _scheme(network, Row(row.index, part.info, part.stats))
+    if recurrent:
+        found["recurrent_initializer"] = ("Orthogonal", f"Orthogonal({f'blocks={gates}' if gates else ''})")
+    return found
+
+
+def _table(row: Row) -> tuple[str, str]:
+    """A table is looked up, and sums nothing: unit size, or what a kernel has where it also makes the outputs."""
+    width = row.info.weight_shape[-1] if row.info.weight_shape else 1
+    std = 1.0 / math.sqrt(width) if row.info.kind == "ReversibleEmbedding" else 1.0
+    return "RandomNormal", f"RandomNormal(stddev={std:.4g})"
 
 
 def _scheme(network: Network, row: Row) -> tuple[str, str]:
