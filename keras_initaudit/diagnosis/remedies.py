@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..records import LayerInfo
-from .network import LOOKUPS, Network, Row
+from .network import Network, Row
 
 WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
 """Starts every layer of the model again, with the fans and the gain of each: where no remedy of single layers helps."""
@@ -155,7 +155,7 @@ def _arguments(network: Network, row: Row, parts: dict[str, list[Row]]) -> dict[
     kind, argument = row.info.kind, row.info.initializer_argument
     if argument is None:
         return {}
-    if kind in LOOKUPS or argument == "embeddings_initializer":
+    if row.info.lookup or argument == "embeddings_initializer":
         found = {argument: _table(row)}
     elif kind.startswith("Separable"):  # no activation stands between its two kernels
         found = {argument: kernel_scheme("linear", None, row.info)}
