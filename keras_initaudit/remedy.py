@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import random
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -288,7 +287,7 @@ def _preprocessed(x: Any, layer: Any, finding: Finding) -> Any:
 def _described_again(finding: Finding, probe: Any, snapshot: Snapshot) -> tuple[LayerInfo, ...]:
     """The rows with what a new start changes in them: the initializer, and which weights repeat another's numbers."""
     repeated = probe.duplicates()
-    made = run(finding.remedy or "", None) if "initializer = " in (finding.remedy or "") else {}
+    made = run(finding.remedy or "", None, probe.batch) if "initializer = " in (finding.remedy or "") else {}
     touched = {path.partition("#")[0] for path in _paths(finding)}
     rows = []
     for row in snapshot.layers:
@@ -308,15 +307,13 @@ def _kept(probe: Any, more: Sequence[Any] = ()) -> Iterator[None]:
     held = {id(variable): variable for variable in [*probe.model.variables, *more]}
     values = [(variable, ops.copy(variable.value)) for variable in held.values()]
     mark, probe.marked = probe.marked, None
-    states = random.getstate(), np.random.get_state()
     try:
-        yield
+        with probe.randomness_kept():
+            yield
     finally:
         for variable, value in values:
             variable.assign(value)
         probe.marked = mark
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 # --- applying

@@ -131,7 +131,7 @@ def test_a_penalty_and_an_average_of_a_weight_make_no_kernel_of_it():
 
 
 def test_equal_weights_of_a_kernel_of_ones_own_are_still_found():
-    shot = snapshot(model_of(*KERNELS["multiplied"], start="zeros"))
+    shot = snapshot(model_of(*KERNELS["multiplied"], start="ones"))
     assert "symmetric-units" in [finding.rule for finding in diagnose([shot])]
 
 
