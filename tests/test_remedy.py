@@ -194,6 +194,7 @@ def test_the_model_is_put_back_when_the_trial_fails():
         model = probe.model
         batch = probe.batch
         marked = "mark"
+        randomness_kept = staticmethod(probe.randomness_kept)
 
         def measure(self, step):
             raise KeyboardInterrupt
