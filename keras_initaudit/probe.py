@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -103,6 +103,7 @@ class Probe:
         self._trace: Any = None
         self._written: list[Any] = []
         self._sample_kernels: Any = None
+        self._generator: Any = None
         self._scale: float | None = None
 
     def ready(self) -> bool:
@@ -196,8 +197,18 @@ class Probe:
     @contextlib.contextmanager
     def randomness_kept(self) -> Iterator[None]:
         """Puts back every random state that is no variable of the model, at the end of the block."""
-        with _keras_seeds_kept(), _eager_seeds_kept(), _python_states_kept(wind_back=not self._data_runs_python):
+        with (
+            _keras_seeds_kept(self._global_generator),
+            _eager_seeds_kept(),
+            _python_states_kept(wind_back=not self._data_runs_python),
+        ):
             yield
+
+    def _global_generator(self) -> Any:
+        """The one that stands in for Keras's own; the kept trace uses its state, and so it is kept as well."""
+        if self._generator is None:
+            self._generator = keras.random.SeedGenerator(seed=0, name="initaudit_seed_generator")
+        return self._generator
 
     @property
     def _optimizer(self) -> Any:
@@ -442,11 +453,11 @@ def _placeholder(leaf: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _keras_seeds_kept() -> Iterator[None]:
+def _keras_seeds_kept(make_generator: Callable[[], Any]) -> Iterator[None]:
     """Puts back what Keras draws seeds from: for new layers and initializers, and for operations without a seed.
 
     The generator of the second kind is made at its first use. Where there is none yet, the training is to make it, at
-    the moment in which it would; until the end of the block another one stands in its place.
+    the moment in which it would; until the end of the block one of `make_generator` stands in its place.
     """
     private = random.Random()
     private.setstate(random.getstate())
@@ -456,8 +467,7 @@ def _keras_seeds_kept() -> Iterator[None]:
     try:
         seed_generator.python_random = private
         if kept is None:
-            stand_in = keras.random.SeedGenerator(seed=0, name="initaudit_seed_generator")
-            global_state.set_global_attribute(_GLOBAL_GENERATOR, stand_in)
+            global_state.set_global_attribute(_GLOBAL_GENERATOR, make_generator())
         yield
     finally:
         seed_generator.python_random = source

@@ -1,5 +1,6 @@
 """What a snapshot says of real models, against ordinary Keras and numpy: numbers, names, order, neighbours."""
 
+import gc
 import math
 import warnings
 
@@ -998,3 +999,27 @@ def test_many_probes_do_not_make_tensorflow_warn_of_retracing(caplog):
             probe.mark()
             probe.measure(step)
     assert not [record for record in caplog.records if "retracing" in record.getMessage()]
+
+
+def test_draws_without_a_seed_are_the_same_at_each_audit_and_make_no_generator_for_keras():
+    class Noise(layers.Layer):
+        def call(self, x, training=False):
+            return x + keras.random.normal(ops.shape(x)) if training else x
+
+    keras.backend.clear_session()
+    i = keras.Input((6,))
+    model = functional(i, layers.Dense(1)(Noise(name="noise")(i)))
+    gc.disable()  # what nothing holds goes at once; what a cycle holds may stay for a while
+    try:
+        probe = Probe(model, first_samples((X, Y), 16))
+        first = probe.measure(0)
+    finally:
+        gc.enable()
+    gc.collect()
+    second = probe.measure(1)
+    assert first["noise"].activation_rms == second["noise"].activation_rms > 0
+    keras.utils.set_random_seed(3)
+    before = float(keras.random.normal(()))
+    probe.measure(2)
+    keras.utils.set_random_seed(3)
+    assert float(keras.random.normal(())) == before
