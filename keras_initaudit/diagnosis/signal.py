@@ -347,6 +347,9 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     for i, (decades, _) in levels.items():
         if i not in junctions or (network.opening and network.rows[i].stats.backward_rms == 0.0):
             continue
+        # What no data reaches, and only gives out a row of its own table, is a weight; this batch may do without it.
+        if network.rows[i].info.lookup and not network.parents[i]:
+            continue
         best = upstream[i]
         if -best >= warning and (worst is None or decades < worst[0]):
             worst = (decades, i)
