@@ -149,11 +149,23 @@ def activations(model: Any) -> dict[tuple[int, str], gains.ActivationFacts]:
 
 
 def activation_of(layer: Any) -> Any:
-    """The activation that the layer applies; the layer itself where it is one; None where there is none."""
+    """The activation that the layer applies; the layer itself where it is one of Keras's; None where there is none.
+
+    A layer of the person's own that stands by itself may be anything, and is not called to find out.
+    """
     activation = getattr(layer, "activation", None)
-    if activation is None and not layer._trainable_variables and gains.activation_name(layer) is not None:
-        return layer
-    return activation
+    is_one = isinstance(layer, _ACTIVATION_LAYERS) and not layer._trainable_variables
+    return layer if activation is None and is_one else activation
+
+
+_ACTIVATION_LAYERS = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Softmax,
+)
 
 
 def softmax_axes(layer: Any) -> tuple[int, ...]:
