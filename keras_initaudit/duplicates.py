@@ -60,10 +60,10 @@ def _unit_marks(owner: Any, weight: Any) -> tuple[int, Any]:
         return fan_in, None
     inputs = np.unique(np.linspace(0, fan_in - 1, _MARKED_INPUTS).astype(np.int32))
     if fan_in * units <= _WHOLE:
-        whole = np.asarray(keras.ops.convert_to_numpy(weight.value)).transpose(permutation)
+        whole = np.asarray(keras.ops.convert_to_numpy(keras.ops.copy(weight))).transpose(permutation)
         columns = whole.reshape(fan_in, units)[inputs].astype(np.float64)
     else:
-        value = weight.value
+        value = keras.ops.convert_to_tensor(weight)
         if permutation != tuple(range(len(shape))):
             value = keras.ops.transpose(value, permutation)
         value = keras.ops.take(keras.ops.reshape(value, [fan_in, units]), inputs, axis=0)

@@ -361,7 +361,7 @@ class Probe:
 
     def _optimizer_states(self) -> dict[int, movement.State]:
         used = {id(o): o for o in self._layout.optimizers.values()} if self._layout is not None else {}
-        return {key: (int(o.iterations), _number(o, "learning_rate")) for key, o in used.items()}
+        return {key: (iterations(o), _number(o, "learning_rate")) for key, o in used.items()}
 
     def _movement(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Row and columns of each kernel that is marked; `weights` holds the samples of them as they are now."""
@@ -546,7 +546,12 @@ def _all_built(model: Any) -> bool:
 def updates_made(model: Any) -> int:
     """Updates that the model's optimizer has made so far; 0 where it has none."""
     optimizer = next(iter(optimizers(model)), None)
-    return 0 if optimizer is None else int(optimizer.iterations.numpy())
+    return 0 if optimizer is None else iterations(optimizer)
+
+
+def iterations(optimizer: Any) -> int:
+    """Updates that an optimizer has made, on one replica or several."""
+    return int(keras.ops.convert_to_numpy(keras.ops.copy(optimizer.iterations)))
 
 
 def _inner(optimizer: Any) -> Any:

@@ -27,6 +27,7 @@ from .diagnosis import Thresholds, diagnose, seen_by
 from .diagnosis.remedies import WHOLE_MODEL
 from .diagnosis.wording import num
 from .initializers.base import mix
+from .probe import iterations
 from .proof import effect
 from .records import Finding, LayerInfo, Snapshot
 
@@ -194,10 +195,10 @@ def _trained(text: str, probe: Any) -> tuple[Snapshot, Snapshot, Snapshot]:
 def _update(probe: Any) -> None:
     """Training steps until the optimizer has made one update: it may skip some, or collect gradients first."""
     optimizer = probe.model.optimizer
-    before = int(ops.convert_to_numpy(optimizer.iterations))
+    before = iterations(optimizer)
     for _ in range(_TRIES):
         probe.update()
-        if int(ops.convert_to_numpy(optimizer.iterations)) > before:
+        if iterations(optimizer) > before:
             return
     raise RuntimeError(f"the optimizer {optimizer.name!r} made no update in {_TRIES} training steps")
 
@@ -262,8 +263,9 @@ def _after(finding: Finding, probe: Any) -> tuple[Snapshot, float]:
 
 
 def _penalty(model: Any) -> float:
-    regularized = [variable for variable in model.trainable_variables if variable.regularizer is not None]
-    return sum(float(ops.convert_to_numpy(variable.regularizer(variable))) for variable in regularized)
+    """What the regularizers of the weights add to the loss."""
+    pairs = [(v.regularizer, ops.copy(v)) for v in model.trainable_variables if v.regularizer is not None]
+    return sum(float(ops.convert_to_numpy(regularizer(value))) for regularizer, value in pairs)
 
 
 def _like(before: Any, array: Any) -> Any:
@@ -377,6 +379,6 @@ def draw(owner: Any, variable: Any, initializer: Any, path: str, seed: int = 0) 
 
 def _open_forget_gate(cell: Any, bias: Any) -> None:
     if getattr(cell, "unit_forget_bias", False):  # as Keras adds to whatever bias initializer an LSTM is given
-        value = np.array(ops.convert_to_numpy(bias))
+        value = np.array(ops.convert_to_numpy(ops.copy(bias)))
         value[cell.units : 2 * cell.units] = 1.0
         bias.assign(value)
