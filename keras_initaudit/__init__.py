@@ -15,79 +15,37 @@ import wrapt
 if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
     from .auditing import audit as audit
     from .callback import InitAudit as InitAudit
-    from .connections import fans as fans
     from .diagnosis import Thresholds as Thresholds
-    from .gains import critical_point as critical_point
-    from .gains import depth_scale as depth_scale
-    from .gains import gain as gain
-    from .initialization import initialize as initialize
-    from .initialization import recommend as recommend
-    from .initializers import (
-        ICNR as ICNR,
-    )
-    from .initializers import (
-        DeltaOrthogonal as DeltaOrthogonal,
-    )
-    from .initializers import (
-        DepthScaled as DepthScaled,
-    )
-    from .initializers import (
-        GlorotNormal as GlorotNormal,
-    )
-    from .initializers import (
-        GlorotUniform as GlorotUniform,
-    )
-    from .initializers import (
-        HeNormal as HeNormal,
-    )
-    from .initializers import (
-        HeUniform as HeUniform,
-    )
-    from .initializers import (
-        Identity as Identity,
-    )
-    from .initializers import (
-        KaimingNormal as KaimingNormal,
-    )
-    from .initializers import (
-        KaimingUniform as KaimingUniform,
-    )
-    from .initializers import (
-        LeCunNormal as LeCunNormal,
-    )
-    from .initializers import (
-        LeCunUniform as LeCunUniform,
-    )
-    from .initializers import (
-        Orthogonal as Orthogonal,
-    )
-    from .initializers import (
-        RandomNormal as RandomNormal,
-    )
-    from .initializers import (
-        RandomUniform as RandomUniform,
-    )
-    from .initializers import (
-        Sparse as Sparse,
-    )
-    from .initializers import (
-        TruncatedNormal as TruncatedNormal,
-    )
-    from .initializers import (
-        VarianceScaling as VarianceScaling,
-    )
-    from .initializers import (
-        XavierNormal as XavierNormal,
-    )
-    from .initializers import (
-        XavierUniform as XavierUniform,
-    )
-    from .initializers import (
-        Zeros as Zeros,
-    )
+    from .initializers import ICNR as ICNR
+    from .initializers import DeltaOrthogonal as DeltaOrthogonal
+    from .initializers import DepthScaled as DepthScaled
+    from .initializers import GlorotNormal as GlorotNormal
+    from .initializers import GlorotUniform as GlorotUniform
+    from .initializers import HeNormal as HeNormal
+    from .initializers import HeUniform as HeUniform
+    from .initializers import Identity as Identity
+    from .initializers import KaimingNormal as KaimingNormal
+    from .initializers import KaimingUniform as KaimingUniform
+    from .initializers import LeCunNormal as LeCunNormal
+    from .initializers import LeCunUniform as LeCunUniform
+    from .initializers import Orthogonal as Orthogonal
+    from .initializers import RandomNormal as RandomNormal
+    from .initializers import RandomUniform as RandomUniform
+    from .initializers import Sparse as Sparse
+    from .initializers import TruncatedNormal as TruncatedNormal
+    from .initializers import VarianceScaling as VarianceScaling
+    from .initializers import XavierNormal as XavierNormal
+    from .initializers import XavierUniform as XavierUniform
+    from .initializers import Zeros as Zeros
+    from .layers.catalogue import fans as fans
     from .records import Finding as Finding
+    from .remedies.initialization import initialize as initialize
+    from .remedies.initialization import recommend as recommend
     from .report import BadInitializationError as BadInitializationError
     from .report import Report as Report
+    from .theory.gains import critical_point as critical_point
+    from .theory.gains import depth_scale as depth_scale
+    from .theory.gains import gain as gain
 
 __version__ = "0.1.0"
 
@@ -117,12 +75,12 @@ _INITIALIZERS = (
 
 _HOME = {
     **dict.fromkeys(_INITIALIZERS, "initializers"),
-    "gain": "gains",
-    "critical_point": "gains",
-    "depth_scale": "gains",
-    "fans": "connections",
-    "recommend": "initialization",
-    "initialize": "initialization",
+    "gain": "theory.gains",
+    "critical_point": "theory.gains",
+    "depth_scale": "theory.gains",
+    "fans": "layers.catalogue",
+    "recommend": "remedies.initialization",
+    "initialize": "remedies.initialization",
     "InitAudit": "callback",
     "BadInitializationError": "report",
     "audit": "auditing",

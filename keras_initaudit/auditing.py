@@ -8,13 +8,13 @@ from typing import Any
 
 import keras
 
-from . import remedy
-from .batch import first_batch, fixed_batch_size, unpack
 from .diagnosis import Thresholds, diagnose
-from .ignoring import checked_ignore, split
-from .keras2 import refuse_keras_2
-from .probe import Probe, require_tensorflow, updates_made
+from .diagnosis.ignoring import checked_ignore, split
+from .observe.batch import first_batch, fixed_batch_size, unpack
+from .observe.keras2 import refuse_keras_2
+from .observe.probe import Probe, require_tensorflow, updates_made
 from .records import Finding, Snapshot
+from .remedies import applying
 from .report import Report
 
 
@@ -98,7 +98,7 @@ def judge(
     proven = {identity(finding): finding for finding in known}
     with probe.randomness_kept():  # to make an initializer draws a seed, even where another one is given
         new = [finding for finding in findings if identity(finding) not in proven]
-        proven |= zip(map(identity, new), remedy.prove(new, probe, thresholds), strict=True)
+        proven |= zip(map(identity, new), applying.prove(new, probe, thresholds), strict=True)
     counted = tuple(_with_remedy_of(finding, proven[identity(finding)]) for finding in findings)
     return Report(snapshots[-1], counted, ignored)
 

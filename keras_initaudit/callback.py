@@ -21,12 +21,12 @@ from typing import Any, Literal
 import keras
 
 from . import auditing
-from .batch import first_batch, fixed_batch_size, runs_python, take_batch
 from .diagnosis import Thresholds
-from .hooks import replace
-from .ignoring import checked_ignore
-from .keras2 import OutOfBatches, keras_2_sentence
-from .probe import Probe, require_tensorflow, updates_made
+from .diagnosis.ignoring import checked_ignore
+from .observe.batch import first_batch, fixed_batch_size, runs_python, take_batch
+from .observe.hooks import replace
+from .observe.keras2 import OutOfBatches, keras_2_sentence
+from .observe.probe import Probe, require_tensorflow, updates_made
 from .records import Finding, Snapshot
 from .report import BadInitializationError as BadInitializationError
 from .report import Report

@@ -156,7 +156,7 @@ def _thresholds(pairs: Sequence[str]) -> Thresholds:
 
 
 def _ignore(entries: Sequence[str]) -> tuple[str, ...]:
-    from .ignoring import checked_ignore
+    from .diagnosis.ignoring import checked_ignore
 
     try:
         return checked_ignore(entries)
@@ -237,7 +237,7 @@ def _batch(path: Path) -> tuple[Any, Any, Any]:
 
 def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
     from .diagnosis import diagnose
-    from .ignoring import split
+    from .diagnosis.ignoring import split
     from .report import Report
     from .tensorboard.summary import read_runs
 
@@ -297,9 +297,9 @@ def _schemes(as_json: bool) -> int:
 
 def _activation(text: str, as_json: bool) -> int:
     """Gains, critical point and depth scales of one activation."""
-    from .gains import activation_name, critical_point, depth_scale, gain
-    from .initialization import recommend
     from .records import to_jsonable
+    from .remedies.initialization import recommend
+    from .theory.gains import activation_name, critical_point, depth_scale, gain
 
     def or_none(compute: Any, *arguments: Any) -> Any:
         try:

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initaudit.batch import first_batch, first_samples
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.probe import Probe
+from keras_initaudit.observe.batch import first_batch, first_samples
+from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
 
 SAMPLES = 64

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_initaudit.gains import ActivationFacts, activation_name, facts, flat_ends, gain
+from keras_initaudit.theory.gains import ActivationFacts, activation_name, facts, flat_ends, gain
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 

@@ -16,8 +16,8 @@ import tensorflow as tf
 from keras import layers
 
 from keras_initaudit import InitAudit
-from keras_initaudit.hooks import replaced
-from keras_initaudit.recording import Recording
+from keras_initaudit.observe.hooks import replaced
+from keras_initaudit.observe.taps import Recording
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype("float32")

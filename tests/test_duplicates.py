@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initaudit.duplicates import repeated
+from keras_initaudit.observe.duplicates import repeated
 
 
 def seeded(seed, kind=keras.initializers.HeNormal):

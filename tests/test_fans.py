@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_initaudit.connections import fans, find, kernels, register
+from keras_initaudit.layers.catalogue import fans, find, kernels, register
 
 REFERENCE = {
     line.split("\t")[0]: [float(figure) for figure in line.split("\t")[4:6]]

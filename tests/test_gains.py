@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_initaudit.gains import (
+from keras_initaudit.theory.gains import (
     NAMES,
     NOT_ELEMENTWISE,
     activation_name,

@@ -18,8 +18,8 @@ from tensorflow.python.eager import context
 from tensorflow.python.framework import ops as tf_ops
 
 from keras_initaudit import InitAudit, audit
-from keras_initaudit.batch import first_samples
-from keras_initaudit.probe import Probe
+from keras_initaudit.observe.batch import first_samples
+from keras_initaudit.observe.probe import Probe
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 4)).astype("float32")

@@ -11,7 +11,7 @@ from numpy_network import glorot, snapshot, weights
 
 from keras_initaudit import cli
 from keras_initaudit.diagnosis import RULES, diagnose
-from keras_initaudit.ignoring import checked_ignore, split
+from keras_initaudit.diagnosis.ignoring import checked_ignore, split
 from keras_initaudit.records import Finding, LayerInfo, Snapshot, Statistics
 from keras_initaudit.report import BadInitializationError, Report
 from keras_initaudit.tensorboard.summary import Writer

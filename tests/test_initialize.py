@@ -6,9 +6,9 @@ import pytest
 from keras import layers, ops
 
 import keras_initaudit as ki
-from keras_initaudit.gains import activation_name, gain
-from keras_initaudit.initialization import operating_variance
-from keras_initaudit.surroundings import places
+from keras_initaudit.observe.graph import places
+from keras_initaudit.remedies.initialization import operating_variance
+from keras_initaudit.theory.gains import activation_name, gain
 
 RNG = np.random.default_rng(0)
 

@@ -14,8 +14,8 @@ import pytest
 from keras import layers, ops
 
 import keras_initaudit as ki
-from keras_initaudit.gains import gain
 from keras_initaudit.initializers.scaling import MODES, TRUNCATED_STD
+from keras_initaudit.theory.gains import gain
 
 BACKEND = keras.backend.backend()
 PACKAGE = str(Path(__file__).parent.parent)

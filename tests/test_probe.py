@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keras_initaudit.batch import first_samples
-from keras_initaudit.probe import Probe
-from keras_initaudit.recording import GATE_STEPS
+from keras_initaudit.observe.batch import first_samples
+from keras_initaudit.observe.probe import Probe
+from keras_initaudit.observe.taps import GATE_STEPS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 6)).astype("float32")

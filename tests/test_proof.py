@@ -11,11 +11,12 @@ import pytest
 from keras import initializers, layers, ops
 
 import keras_initaudit as ki
-from keras_initaudit import describe, proof, remedy
-from keras_initaudit.diagnosis import diagnose, remedies, seen_by
+from keras_initaudit.diagnosis import diagnose, proposals, seen_by
 from keras_initaudit.diagnosis.network import Network
-from keras_initaudit.probe import Probe
+from keras_initaudit.observe import describe
+from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, LayerInfo, Snapshot, Statistics
+from keras_initaudit.remedies import applying, proof
 
 # --- the loss and the rule's own measure
 
@@ -144,7 +145,7 @@ def snapshot_of(layer, x):
 
 def text_for(snapshot, paths):
     net = Network(snapshot)
-    return remedies.for_kernels(net, [row for row in net.layers if row.path in paths])
+    return proposals.for_kernels(net, [row for row in net.layers if row.path in paths])
 
 
 def arguments(text):
@@ -166,7 +167,7 @@ def test_a_remedy_names_the_arguments_of_the_layer_and_starts_all_its_kernels(na
     named = [inner for inner in model._flatten_layers() if names.get(id(inner)) in rows]
     for inner in named:
         assert {f"{argument}_initializer" for argument in expected} <= inspect.signature(type(inner)).parameters.keys()
-    remedy.apply(Finding("symmetric-units", "bad", rows[0], "alike", {"layers": rows}, text), model)
+    applying.apply(Finding("symmetric-units", "bad", rows[0], "alike", {"layers": rows}, text), model)
     assert all(len(np.unique(np.array(weight))) > 0.9 * weight.shape[0] for weight in kernels)
 
 
@@ -175,7 +176,7 @@ def test_the_kernels_of_a_separable_convolution_get_their_own_schemes():
     layer = layers.SeparableConv2D(256, 3, activation="relu", depth_multiplier=20)
     model, snapshot = snapshot_of(layer, looking.images(8, channels=13))
     text = text_for(snapshot, [layer.name])
-    remedy.apply(Finding("vanishing-signal", "bad", layer.name, "m", {"layers": [layer.name]}, text), model)
+    applying.apply(Finding("vanishing-signal", "bad", layer.name, "m", {"layers": [layer.name]}, text), model)
     depthwise, pointwise = np.array(layer.depthwise_kernel), np.array(layer.pointwise_kernel)
     assert depthwise.var() * 9 == pytest.approx(1.0, rel=5 * np.sqrt(2 / depthwise.size))
     assert pointwise.var() * 260 == pytest.approx(2.0, rel=5 * np.sqrt(2 / pointwise.size))
@@ -196,7 +197,9 @@ def test_layers_of_several_kinds_get_one_text_that_says_which_takes_what():
         "kernel_initializer = GlorotNormal()  # Conv2D",
         "depthwise_initializer = VarianceScaling(scale=1, input_axes=(0, 1), output_axes=(0, 1, 3))  # DepthwiseConv2D",
     ]
-    remedy.apply(Finding("symmetric-units", "bad", "conv", "m", {"layers": ["conv", "depthwise", "mix"]}, text), model)
+    applying.apply(
+        Finding("symmetric-units", "bad", "conv", "m", {"layers": ["conv", "depthwise", "mix"]}, text), model
+    )
     assert np.array(stack[0].kernel).std() == pytest.approx((2 / (27 + 54)) ** 0.5, rel=0.3)
     assert np.array(stack[1].kernel).std() == pytest.approx(1 / 3, rel=0.5)
 
@@ -243,10 +246,10 @@ def test_a_layer_that_takes_no_initializer_is_started_with_the_model(make, expec
     model, snapshot = snapshot_of(layer, looking.vectors())
     text = text_for(snapshot, [layer.name])
     if expected is None:
-        assert text == remedies.WHOLE_MODEL
+        assert text == proposals.WHOLE_MODEL
     else:
         assert text.splitlines()[1].startswith(f"{expected} = ")
-    remedy.apply(Finding("symmetric-units", "bad", layer.name, "m", {"layers": [layer.name]}, text), model)
+    applying.apply(Finding("symmetric-units", "bad", layer.name, "m", {"layers": [layer.name]}, text), model)
     (kernel,) = [w for w in layer.weights if len(w.shape) == 2]
     assert len(np.unique(np.array(kernel))) > 100
 

@@ -16,9 +16,9 @@ import pytest
 from numpy_network import edited, glorot, he, snapshot, weights
 
 from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.profile import profile_svg
 from keras_initaudit.records import LayerInfo, Snapshot, Statistics
 from keras_initaudit.report import VERSION, Report
+from keras_initaudit.report.svg import profile_svg
 
 GOLDEN = Path(__file__).parent / "golden"
 REWRITE = bool(os.environ.get("REWRITE_GOLDEN"))

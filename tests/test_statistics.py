@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_initaudit import statistics
+from keras_initaudit.observe import measures
 from keras_initaudit.records import COLUMNS
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def naive(kind, x, ends=(-math.inf, math.inf)):
         "spread": math.sqrt(sum(variances) / weight / square) if n and len(x) > 1 and square > 0 else nan,
         "saturated": sum(v < ends[0] or v > ends[1] for v in good.tolist()) / n if n else nan,
     }
-    return {name: found[name] for name in statistics.MEASURED[kind]}
+    return {name: found[name] for name in measures.MEASURED[kind]}
 
 
 def holed(x):
@@ -74,12 +74,12 @@ TENSORS = {
 }
 
 
-@pytest.mark.parametrize("kind", statistics.MEASURED)
+@pytest.mark.parametrize("kind", measures.MEASURED)
 @pytest.mark.parametrize("name", TENSORS)
 def test_numbers_are_those_of_the_definitions(kind, name):
     x = TENSORS[name]
     ends = (-0.5, 0.9)
-    found, expected = statistics.measured(kind, x, ends), naive(kind, x, ends)
+    found, expected = measures.measured(kind, x, ends), naive(kind, x, ends)
     assert found.keys() == expected.keys()
     largest = float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
     for key in expected:
@@ -89,7 +89,7 @@ def test_numbers_are_those_of_the_definitions(kind, name):
 
 
 def test_every_kind_fills_the_columns_of_the_log():
-    named = {f"{kind}_{name}" for kind, names in statistics.MEASURED.items() for name in names}
+    named = {f"{kind}_{name}" for kind, names in measures.MEASURED.items() for name in names}
     named = named - {"preactivation_saturated"} | {"activation_saturated"}
     others = {"attention_entropy", "update_log10", "update_zero", "weight_identical", "gradient_identical"}
     assert named | others == set(COLUMNS)
@@ -98,7 +98,7 @@ def test_every_kind_fills_the_columns_of_the_log():
 
 def test_the_same_for_each_sample_is_no_spread_and_almost_is_some():
     def spread(name):
-        return statistics.measured("activation", TENSORS[name])["spread"]
+        return measures.measured("activation", TENSORS[name])["spread"]
 
     assert spread("the same for each sample") == 0.0
     assert 1e-5 < spread("almost the same for each sample") < 1e-3
@@ -108,13 +108,13 @@ def test_the_same_for_each_sample_is_no_spread_and_almost_is_some():
 @pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30, 1e-37])
 def test_rms_at_any_scale(scale):
     x = RNG.normal(size=1000).astype("float32") * np.float32(scale)
-    assert statistics.rms(x) == pytest.approx(math.sqrt(np.mean(x.astype(np.float64) ** 2)), rel=1e-5)
+    assert measures.rms(x) == pytest.approx(math.sqrt(np.mean(x.astype(np.float64) ** 2)), rel=1e-5)
 
 
 def test_rms_of_nothing_and_of_zeros():
-    assert math.isnan(statistics.rms(np.zeros(0, "float32")))
-    assert statistics.rms(np.zeros(4, "float32")) == 0.0
-    assert math.isnan(statistics.rms(np.float32([1.0, math.nan])))
+    assert math.isnan(measures.rms(np.zeros(0, "float32")))
+    assert measures.rms(np.zeros(4, "float32")) == 0.0
+    assert math.isnan(measures.rms(np.float32([1.0, math.nan])))
 
 
 # Histograms
@@ -124,11 +124,11 @@ def test_rms_of_nothing_and_of_zeros():
 def test_histogram_counts_every_finite_value_once(name):
     x = TENSORS[name]
     good = x[np.isfinite(x)]
-    found = statistics.histogram(x)
+    found = measures.histogram(x)
     if not good.size:
         assert found is None
         return
-    assert len(found.counts) == statistics.BINS
+    assert len(found.counts) == measures.BINS
     assert sum(found.counts) == good.size
     assert found.low == good.min()
     assert found.high >= good.max()
@@ -141,15 +141,15 @@ def test_histogram_counts_are_those_of_numpy():
     # Quarters, and edges at eighths: no value stands where rounding decides its bin.
     x = (RNG.integers(0, 60, (50, 1, 40)) / 4 + 0.125).astype("float32")
     x[0, 0, 0], x[0, 0, 1] = 0.0, 15.0
-    found = statistics.histogram(x)
+    found = measures.histogram(x)
     assert (found.low, found.high) == (0.0, 15.0)
-    assert list(found.counts) == np.histogram(x, statistics.BINS, (0.0, 15.0))[0].tolist()
+    assert list(found.counts) == np.histogram(x, measures.BINS, (0.0, 15.0))[0].tolist()
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
 def test_histogram_does_not_depend_on_the_scale(scale):
     x = RNG.normal(size=(32, 1, 64)).astype("float32")
-    plain, scaled = statistics.histogram(x), statistics.histogram(x * np.float32(scale))
+    plain, scaled = measures.histogram(x), measures.histogram(x * np.float32(scale))
     assert scaled.low == pytest.approx(plain.low * scale, rel=1e-6)
     moved = np.abs(np.array(plain.counts) - scaled.counts).sum()
     assert moved <= 4  # values that rounding carries over an edge
@@ -157,7 +157,7 @@ def test_histogram_does_not_depend_on_the_scale(scale):
 
 def test_histogram_of_the_whole_range_of_float32():
     top = float(np.finfo("float32").max)
-    found = statistics.histogram(np.float32([[[-top, 0.0, top]]]))
+    found = measures.histogram(np.float32([[[-top, 0.0, top]]]))
     assert found.counts[0] == 1
     assert found.counts[-1] == 1
     assert sum(found.counts) == 3
@@ -177,38 +177,38 @@ def test_identical_columns_are_counted(copies, scale):
     matrix = (RNG.normal(size=(30, 40)) * scale).astype("float32")
     matrix[:, :copies] = matrix[:, :1]
     matrix = matrix[:, RNG.permutation(40)]
-    assert statistics.identical(matrix) == identical_by_comparing(matrix) == copies / 40
+    assert measures.identical(matrix) == identical_by_comparing(matrix) == copies / 40
 
 
 def test_two_families_of_copies():
     matrix = RNG.normal(size=(30, 2)).astype("float32").repeat(5, 1)
-    assert statistics.identical(np.hstack([matrix, RNG.normal(size=(30, 10)).astype("float32")])) == 0.5
+    assert measures.identical(np.hstack([matrix, RNG.normal(size=(30, 10)).astype("float32")])) == 0.5
 
 
 def test_columns_that_are_not_identical():
-    assert statistics.identical(RNG.normal(size=(9, 4096)).astype("float32")) < 2e-3
-    assert statistics.identical(np.eye(64, dtype="float32")) == 0.0
+    assert measures.identical(RNG.normal(size=(9, 4096)).astype("float32")) < 2e-3
+    assert measures.identical(np.eye(64, dtype="float32")) == 0.0
     near = np.ones((64, 32), "float32")
     near[5] += np.linspace(0, 0.1, 32, dtype="float32")  # all alike but for one row
-    assert statistics.identical(near) == 0.0
+    assert measures.identical(near) == 0.0
     opposite = np.float32([[1, -1], [1, -1]])
-    assert statistics.identical(opposite) == 0.0
+    assert measures.identical(opposite) == 0.0
 
 
 def test_constant_and_degenerate_matrices():
-    assert statistics.identical(np.zeros((5, 4), "float32")) == 1.0
-    assert statistics.identical(np.full((5, 4), 0.3, "float32")) == 1.0
-    assert statistics.identical(np.ones((5, 1), "float32")) == 0.0
-    assert statistics.identical(np.ones((0, 3), "float32")) == 0.0
-    assert statistics.identical(np.full((5, 4), math.nan, "float32")) == 0.0
+    assert measures.identical(np.zeros((5, 4), "float32")) == 1.0
+    assert measures.identical(np.full((5, 4), 0.3, "float32")) == 1.0
+    assert measures.identical(np.ones((5, 1), "float32")) == 0.0
+    assert measures.identical(np.ones((0, 3), "float32")) == 0.0
+    assert measures.identical(np.full((5, 4), math.nan, "float32")) == 0.0
 
 
 def test_an_identity_of_which_rows_are_missing_has_no_copies():
     some = np.eye(512, dtype="float32")[::17]
-    assert statistics.identical(some, sampled=True) == 0.0
-    assert statistics.identical(some) > 0.9  # which is what the missing rows would make of it
-    assert statistics.identical(np.ones((31, 512), "float32"), sampled=True) == 1.0
-    assert statistics.identical(np.zeros((31, 512), "float32"), sampled=True) == 1.0
+    assert measures.identical(some, sampled=True) == 0.0
+    assert measures.identical(some) > 0.9  # which is what the missing rows would make of it
+    assert measures.identical(np.ones((31, 512), "float32"), sampled=True) == 1.0
+    assert measures.identical(np.zeros((31, 512), "float32"), sampled=True) == 1.0
 
 
 # Entropy
@@ -221,14 +221,14 @@ def test_entropy():
     logits = RNG.normal(size=(20, 7))
     p = probabilities(logits).astype(np.float64)
     naive_entropy = np.mean([-sum(q * math.log(q) for q in row) for row in p]) / math.log(7)
-    assert statistics.entropy(probabilities(logits)) == pytest.approx(naive_entropy, rel=1e-5)
-    assert statistics.entropy(probabilities(np.zeros((4, 9)))) == pytest.approx(1.0, rel=1e-6)
-    assert statistics.entropy(np.eye(6, dtype="float32")) == pytest.approx(0.0, abs=1e-6)
+    assert measures.entropy(probabilities(logits)) == pytest.approx(naive_entropy, rel=1e-5)
+    assert measures.entropy(probabilities(np.zeros((4, 9)))) == pytest.approx(1.0, rel=1e-6)
+    assert measures.entropy(np.eye(6, dtype="float32")) == pytest.approx(0.0, abs=1e-6)
     padded = np.vstack([np.zeros((5, 9)), np.full((3, 9), 1 / 9)]).astype("float32")
-    assert statistics.entropy(padded) == pytest.approx(1.0, rel=1e-6)
-    assert math.isnan(statistics.entropy(np.zeros((4, 3), "float32")))
-    assert math.isnan(statistics.entropy(np.ones((4, 1), "float32")))
-    assert math.isnan(statistics.entropy(np.full((4, 3), math.nan, "float32")))
+    assert measures.entropy(padded) == pytest.approx(1.0, rel=1e-6)
+    assert math.isnan(measures.entropy(np.zeros((4, 3), "float32")))
+    assert math.isnan(measures.entropy(np.ones((4, 1), "float32")))
+    assert math.isnan(measures.entropy(np.full((4, 3), math.nan, "float32")))
 
 
 # Thinning
@@ -240,13 +240,13 @@ def test_entropy():
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8"])
 def test_small_tensors_stay_whole(shape, dtype):
     x = (np.arange(math.prod(shape)) % 200).reshape(shape).astype(dtype)
-    found = np.asarray(statistics.thinned(tf.constant(x)))
+    found = np.asarray(measures.thinned(tf.constant(x)))
     assert found.ndim == 3
-    if x.size <= statistics.SAMPLE_SIZE:
+    if x.size <= measures.SAMPLE_SIZE:
         expected = x.reshape(-1, 1, 1) if x.ndim < 2 else x.reshape(shape[0], math.prod(shape[1:-1]), shape[-1])
         np.testing.assert_array_equal(found, expected)
     else:
-        assert found.size <= statistics.SAMPLE_SIZE
+        assert found.size <= measures.SAMPLE_SIZE
 
 
 @pytest.mark.parametrize(
@@ -254,15 +254,15 @@ def test_small_tensors_stay_whole(shape, dtype):
 )
 def test_large_tensors_are_thinned_and_every_kept_number_is_theirs(shape):
     x = np.arange(math.prod(shape), dtype="int32").reshape(shape)
-    found = np.asarray(statistics.thinned(tf.constant(x)))
-    assert statistics.SAMPLE_SIZE / 4 < found.size <= statistics.SAMPLE_SIZE
+    found = np.asarray(measures.thinned(tf.constant(x)))
+    assert measures.SAMPLE_SIZE / 4 < found.size <= measures.SAMPLE_SIZE
     whole = x.reshape(-1, 1, 1) if x.ndim < 2 else x.reshape(shape[0], -1, shape[-1])
-    strides = statistics._strides(*whole.shape, statistics.SAMPLE_SIZE)
+    strides = measures._strides(*whole.shape, measures.SAMPLE_SIZE)
     np.testing.assert_array_equal(found, whole[:: strides[0], :: strides[1], :: strides[2]])
     assert all(stride == 1 or stride % 2 for stride in strides)
-    positions = min(whole.shape[1], statistics.MIN_POSITIONS)
+    positions = min(whole.shape[1], measures.MIN_POSITIONS)
     assert found.shape[1] >= positions // 2
-    if whole.shape[0] * positions * whole.shape[2] <= statistics.SAMPLE_SIZE:
+    if whole.shape[0] * positions * whole.shape[2] <= measures.SAMPLE_SIZE:
         assert found.shape[0] == shape[0]
         assert found.shape[2] == shape[-1]
 
@@ -270,46 +270,46 @@ def test_large_tensors_are_thinned_and_every_kept_number_is_theirs(shape):
 def test_the_one_position_inside_a_padded_map_is_not_left_out():
     x = np.zeros((32, 3, 3, 960), "float32")
     x[:, 1, 1] = np.random.default_rng(0).normal(size=(32, 960))
-    found = np.asarray(statistics.thinned(tf.constant(x), statistics.ACTIVATION_SAMPLE_SIZE))
+    found = np.asarray(measures.thinned(tf.constant(x), measures.ACTIVATION_SAMPLE_SIZE))
     assert found.shape[1] == 9
     assert np.count_nonzero(found) == found.size // 9
 
 
 def test_a_thinned_tensor_has_the_moments_of_the_whole_within_five_standard_errors():
     x = RNG.normal(0.0, 2.0, (32, 40, 40, 64)).astype("float32")
-    sample = np.asarray(statistics.thinned(tf.constant(x)))
+    sample = np.asarray(measures.thinned(tf.constant(x)))
     n = sample.size
-    found = statistics.measured("activation", sample)
+    found = measures.measured("activation", sample)
     assert abs(found["std"] / 2.0 - 1.0) < 5 / math.sqrt(2 * n)
     assert abs(found["mean"]) < 5 * 2.0 / math.sqrt(n)
     # A difference of 4 % is seen: the tolerance is not there to let anything pass.
-    wider = statistics.measured("activation", sample * np.float32(1.04))
+    wider = measures.measured("activation", sample * np.float32(1.04))
     assert abs(wider["std"] / 2.0 - 1.0) > 5 / math.sqrt(2 * n)
 
 
 def test_a_tensor_of_unknown_shape_stays_whole():
     x = RNG.normal(size=(4, 3, 5)).astype("float32")
     for spec in (tf.TensorSpec([None, 3, None]), tf.TensorSpec([None, None, 5])):
-        found = tf.function(statistics.thinned, input_signature=[spec])(tf.constant(x))
+        found = tf.function(measures.thinned, input_signature=[spec])(tf.constant(x))
         np.testing.assert_array_equal(found, x)
-    assert tf.function(statistics.thinned, input_signature=[tf.TensorSpec(None)])(tf.constant(x)).shape == (60, 1, 1)
+    assert tf.function(measures.thinned, input_signature=[tf.TensorSpec(None)])(tf.constant(x)).shape == (60, 1, 1)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 8, 4), (20, 7), (6, 2, 3), (5000, 300), (40, 60000), (3, 3, 512, 512)])
 def test_a_thinned_kernel_keeps_all_units(shape):
     units = shape[-1]
     x = np.arange(math.prod(shape), dtype="int32").reshape(shape)
-    found = np.asarray(statistics.thinned_matrix(tf.constant(x), units))
+    found = np.asarray(measures.thinned_matrix(tf.constant(x), units))
     whole = x.reshape(-1, units)
-    stride = statistics.matrix_stride(*whole.shape)
+    stride = measures.matrix_stride(*whole.shape)
     np.testing.assert_array_equal(found, whole[::stride])
-    assert len(found) >= min(len(whole), statistics.MATRIX_ROWS * 2 // 3)
-    assert found.size <= max(statistics.MATRIX_SIZE, statistics.MATRIX_ROWS * units)
+    assert len(found) >= min(len(whole), measures.MATRIX_ROWS * 2 // 3)
+    assert found.size <= max(measures.MATRIX_SIZE, measures.MATRIX_ROWS * units)
 
 
 def test_rows_of_probabilities_stay_whole():
     p = RNG.dirichlet(np.ones(30000), (8, 4)).astype("float32")
-    rows = np.asarray(statistics.thinned_rows(tf.constant(p)))
+    rows = np.asarray(measures.thinned_rows(tf.constant(p)))
     np.testing.assert_allclose(rows.sum(-1), 1.0, rtol=1e-4)
     assert 6 <= len(rows) <= 32
-    assert statistics.entropy(rows) == pytest.approx(statistics.entropy(p.reshape(-1, 30000)), rel=5e-3)
+    assert measures.entropy(rows) == pytest.approx(measures.entropy(p.reshape(-1, 30000)), rel=5e-3)

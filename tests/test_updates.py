@@ -17,8 +17,8 @@ from numpy_network import edited
 
 from keras_initaudit import InitAudit
 from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.movement import unchanged, update_log10, was_updated
-from keras_initaudit.probe import Probe
+from keras_initaudit.observe.movement import unchanged, update_log10, was_updated
+from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
 
 

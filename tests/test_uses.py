@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_initaudit.batch import first_samples
 from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.probe import Probe
+from keras_initaudit.observe.batch import first_samples
+from keras_initaudit.observe.probe import Probe
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 4, 6)).astype("float32")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..records import Finding, Severity
-from . import remedies
+from . import proposals
 from .network import Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
@@ -19,12 +19,12 @@ def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
             share = row.stats.activation_nonfinite
             what = "data" if row.info.role == "input" else "targets"
             message = f"the {what} {row.path} already hold NaN or infinity: {_share(share)} of the values"
-            return [_non_finite(row, message, share, "data", remedies.without_non_finite(row.path))]
+            return [_non_finite(row, message, share, "data", proposals.without_non_finite(row.path))]
     for row in network.rows:
         if row.stats.weight_nonfinite > 0.0:
             share = row.stats.weight_nonfinite
             message = f"{_share(share)} of the weights of {row.path} are NaN or infinite"
-            return [_non_finite(row, message, share, "weight", remedies.for_kernels(network, [row], bias=True))]
+            return [_non_finite(row, message, share, "weight", proposals.for_kernels(network, [row], bias=True))]
     for i in network.order:
         row = network.rows[i]
         before, after = row.stats.preactivation_nonfinite, row.stats.activation_nonfinite
@@ -117,7 +117,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                     source=source.path,
                     mean=mean,
                     largest=largest,
-                    remedy=remedies.rescaled(source.path, std, low, largest)
+                    remedy=proposals.rescaled(source.path, std, low, largest)
                     if source.info.role == "input" and not prepared
                     else None,
                 )
@@ -174,7 +174,7 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 affected=[row.path, *(head.path for head in network.heads)],
                 mean=row.stats.activation_mean,
                 largest=row.stats.activation_max,
-                remedy=remedies.standardised(network, std),
+                remedy=proposals.standardised(network, std),
             )
         ]
     return []
@@ -205,10 +205,10 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     severity: Severity = "bad" if ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
-        remedy = remedies.centered(network)
+        remedy = proposals.centered(network)
         why = f"the targets of this batch lie around {num(mean)}, the outputs around 0"
     else:
-        remedy = remedies.for_kernels(network, [head], bias=True)
+        remedy = proposals.for_kernels(network, [head], bias=True)
         why = f"the outputs of {head.path} before the loss have an rms of {num(rms)}"
     return [
         finding(

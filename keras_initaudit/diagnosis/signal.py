@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..records import Finding, Severity
-from . import remedies
+from . import proposals
 from .network import Network, Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, plural
@@ -187,7 +187,7 @@ def _signal(
             f"each layer multiplies the signal by {num(factor)}; after {plural(count, 'layer')} "
             f"{num(total)} {'of it is left' if sign < 0 else 'times the input stands'} at {worst.path}"
         )
-    group = remedies.alike(network, kernels)
+    group = proposals.alike(network, kernels)
     if creeping:
         message += _CREEPING
     elif sign < 0:
@@ -215,7 +215,7 @@ def _signal(
             kernels=count,
             worst=worst.path,
             exactly_zero=worst.stats.activation_rms == 0.0,
-            remedy=remedies.for_kernels(network, group, bias=single is not None),
+            remedy=proposals.for_kernels(network, group, bias=single is not None),
             **creeping,
         )
     ]
@@ -297,7 +297,7 @@ def _gradient_finding(
         message = (
             f"no gradient arrives at {row.path}: it is exactly zero there, {plural(count, 'layer')} before the end"
         )
-    group = remedies.alike(network, [first, *between] if first.has_kernel else between)
+    group = proposals.alike(network, [first, *between] if first.has_kernel else between)
     return finding(
         rule,
         severity,
@@ -313,7 +313,7 @@ def _gradient_finding(
         kernels=count,
         worst=row.path,
         exactly_zero=row.stats.backward_rms == 0.0,
-        remedy=remedies.for_kernels(network, group),
+        remedy=proposals.for_kernels(network, group),
         **evidence,
     )
 
@@ -407,7 +407,7 @@ def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]
     spread, row = max(spreads, key=lambda pair: pair[0])
     severity: Severity = "bad" if spread < thresholds.spread_bad else "warning"
     kernels = list(network.through(row))
-    group = remedies.alike(network, kernels)
+    group = proposals.alike(network, kernels)
     return [
         finding(
             "collapsed-samples",
@@ -421,7 +421,7 @@ def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]
             layers=[r.path for r in group],
             affected=[r.path for r in kernels],
             worst=row.path,
-            remedy=remedies.for_kernels(network, group, bias=True),
+            remedy=proposals.for_kernels(network, group, bias=True),
         )
     ]
 

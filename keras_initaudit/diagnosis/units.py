@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..records import Finding, Severity
-from . import remedies, signal
+from . import proposals, signal
 from .network import CHANNELWISE, Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, percent, several
@@ -45,7 +45,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     if bad and not any(row.index not in heads for row in bad):
         # A head from zeros whose gradient is the same for all units: nothing but copies reaches it. Not its own fault.
         severity = "warning"
-    group = remedies.alike(network, [*bad, *odd])
+    group = proposals.alike(network, [*bad, *odd])
     value = found[0].stats.weight_rms
     start = "from zero" if value == 0.0 else f"with the same weights (rms {num(value)})"
     end = (
@@ -68,7 +68,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             affected=[row.path for row in found],
             weight_rms=value,
             gradient_identical=found[0].stats.gradient_identical,
-            remedy=remedies.for_kernels(network, group),
+            remedy=proposals.for_kernels(network, group),
         )
     ]
 
@@ -99,7 +99,7 @@ def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     share = worst.stats.activation_dead
     severity: Severity = "bad" if share >= thresholds.dead_bad and not network.bypassed(worst) else "warning"
     kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
-    group = remedies.alike(network, kernels)
+    group = proposals.alike(network, kernels)
     where = several([worst.path, *(row.path for row in rows if row is not worst)])
     below = worst.stats.preactivation_mean < -2.0 * worst.stats.preactivation_std
     why = f", pushed below zero by {num(-worst.stats.preactivation_mean)} on average" if below else ""
@@ -117,7 +117,7 @@ def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             affected=[row.path for row in rows],
             preactivation_mean=worst.stats.preactivation_mean,
             preactivation_std=worst.stats.preactivation_std,
-            remedy=remedies.for_kernels(network, group, bias=True),
+            remedy=proposals.for_kernels(network, group, bias=True),
         )
     ]
 
@@ -174,7 +174,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     severity = "bad" if any(s == "bad" for _, _, s, _ in found) else "warning"
     rows = [worst, *(row for _, row, _, _ in found if row is not worst)]
     kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
-    group = remedies.alike(network, dict.fromkeys(kernels))
+    group = proposals.alike(network, dict.fromkeys(kernels))
     where = several([row.path for row in rows])
     if worst.stats.attention_entropy <= thresholds.entropy_warning:
         message = (
@@ -199,7 +199,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             layers=[row.path for row in group],
             affected=[row.path for row in rows],
             preactivation_rms=worst.stats.preactivation_rms,
-            remedy=remedies.for_kernels(network, group, bias=True) or remedies.WHOLE_MODEL,
+            remedy=proposals.for_kernels(network, group, bias=True) or proposals.WHOLE_MODEL,
         )
     ]
 
@@ -287,5 +287,5 @@ def _repeated(network: Network, twins: list[_Twin]) -> Finding:
         layers=[network.owner(r).path for r, _, _ in twins],
         affected=[path for r, f, _ in twins for path in (r.path, f.path)],
         original=first.path,
-        remedy=remedies.for_kernels(network, remedies.alike(network, [r for r, _, _ in twins])),
+        remedy=proposals.for_kernels(network, proposals.alike(network, [r for r, _, _ in twins])),
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..records import Finding, Severity, Snapshot
-from . import remedies
+from . import proposals
 from .network import Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
@@ -97,7 +97,7 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
     together = len(steps) * sum(steps)
     if not together >= thresholds.normalised_steps_bad:
         return []
-    group = remedies.alike(network, kernels)
+    group = proposals.alike(network, kernels)
     return [
         finding(
             "update-ratio",
@@ -112,7 +112,7 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
             layers=[row.path for row in group],
             affected=[row.path for row in kernels],
             learning_rate=rate,
-            remedy=remedies.for_kernels(network, group),
+            remedy=proposals.for_kernels(network, group),
         )
     ]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..records import Finding, LayerInfo, Severity
-from . import remedies
+from . import proposals
 from .network import Network, Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
@@ -44,10 +44,10 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
         return []
     ratio, worst = max(found, key=lambda pair: abs(math.log(pair[0])))
     rows = [row for _, row in found]
-    group = list(remedies.alike(network, rows))
+    group = list(proposals.alike(network, rows))
     if worst not in group:
         group = [worst]
-    assumed = remedies.shape_fans(worst.info.weight_shape)
+    assumed = proposals.shape_fans(worst.info.weight_shape)
     where = several([worst.path, *(row.path for row in rows if row is not worst)])
     true = f"{num(worst.info.fan_in or 0.0)} and {num(worst.info.fan_out or 0.0)}"
     return [
@@ -66,7 +66,7 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
             fans_assumed=list(assumed),
             fans_true=[worst.info.fan_in, worst.info.fan_out],
             ratio=ratio,
-            remedy=remedies.for_kernels(network, group),
+            remedy=proposals.for_kernels(network, group),
         )
     ]
 
@@ -74,13 +74,13 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
 def _fan_ratio(row: Row) -> float | None:
     """Std of the weight over the std that its scheme means; None unless the wrong fans explain it."""
     info = row.info
-    if info.fan_in is None or info.fan_out is None or (not remedies.misread(info) and _strided(info)):
+    if info.fan_in is None or info.fan_out is None or (not proposals.misread(info) and _strided(info)):
         return None
     assumed = _assumed_fans(info)
     if info.initializer is not None:
         laws = [_law(info.initializer, info.initializer_config, info.gain)]
     else:  # some layers do not tell theirs: a common scheme with the wrong fans gives itself away by its variance
-        laws = list(_SCHEMES.values()) if remedies.misread(info) else []
+        laws = list(_SCHEMES.values()) if proposals.misread(info) else []
     for law in laws:
         if law is None or assumed is None:
             continue
@@ -95,7 +95,7 @@ def _fan_ratio(row: Row) -> float | None:
 
 def _strided(info: LayerInfo) -> bool:
     """Whether only the fan_out differs, and by a square: a stride, which every plain convolution may have."""
-    ratio = remedies.shape_fans(info.weight_shape)[1] / (info.fan_out or 1.0)
+    ratio = proposals.shape_fans(info.weight_shape)[1] / (info.fan_out or 1.0)
     return math.isclose(ratio, round(math.sqrt(max(ratio, 0.0))) ** 2, rel_tol=1e-6)
 
 
@@ -103,7 +103,7 @@ def _assumed_fans(info: LayerInfo) -> tuple[float, float] | None:
     """The fans that the initializer worked with: by its axes where it has them, else by the shape."""
     inputs, outputs = info.initializer_config.get("input_axes"), info.initializer_config.get("output_axes")
     if inputs is None or outputs is None:
-        return remedies.shape_fans(info.weight_shape)
+        return proposals.shape_fans(info.weight_shape)
     try:
         shape = info.weight_shape
         return float(math.prod(shape[int(a)] for a in inputs)), float(math.prod(shape[int(a)] for a in outputs))

@@ -10,7 +10,9 @@ from keras import ops
 
 from keras_initaudit.initializers.base import RandomScheme, Scheme, axes, choice, real, register
 
-from .. import gains  # the module: where it is a program's first import, Keras and so this module come in its midst
+from ..theory import (
+    gains,  # the module: where it is a program's first import, Keras and so this module come in its midst
+)
 
 MODES = ("fan_in", "fan_out", "fan_avg", "fan_sum", "fan_geo_avg")
 DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")

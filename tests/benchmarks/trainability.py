@@ -279,8 +279,8 @@ def outcomes(a: Architecture, starts: list[Start], x: Any, y: Any) -> Iterator[d
     """Audits and trains the network from each start; the recommended start comes first, with two seeds."""
     import tensorflow as tf
 
-    from keras_initaudit.batch import first_batch, first_samples
-    from keras_initaudit.probe import Probe
+    from keras_initaudit.observe.batch import first_batch, first_samples
+    from keras_initaudit.observe.probe import Probe
 
     model = build(a)
     probe = Probe(model, first_samples(first_batch(x, y, None, size=32), 32), histograms=False)

@@ -15,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from . import connections, gains
-from .connections import fans, kernel_axes
-from .records import LayerInfo, LossKind, to_jsonable
+from ..layers import catalogue
+from ..layers.catalogue import fans, kernel_axes
+from ..records import LayerInfo, LossKind, to_jsonable
+from ..theory import gains
 
 _NOT_KERNELS = frozenset({"bias", "beta", "gamma", "alpha", "scale"})
 """Weights that are not kernels, whatever their rank: attention and GRU biases have rank 2, PReLU slopes any."""
@@ -78,7 +79,7 @@ def kernels(layer: Any, used: Mapping[int, str] | None = None) -> list[Any]:
     put beside it, as `used` tells (id of the weight -> its use); where it tells nothing, as of an eager model, the name
     decides.
     """
-    known = {id(variable) for variable in connections.known_kernels(layer)}
+    known = {id(variable) for variable in catalogue.known_kernels(layer)}
     return [
         variable
         for variable in layer._trainable_variables
@@ -89,7 +90,7 @@ def kernels(layer: Any, used: Mapping[int, str] | None = None) -> list[Any]:
 
 def undecided(layer: Any) -> list[Any]:
     """The layer's own weights of which its class does not say whether they are kernels."""
-    known = {id(variable) for variable in connections.known_kernels(layer)}
+    known = {id(variable) for variable in catalogue.known_kernels(layer)}
     return [v for v in layer._trainable_variables if len(v.shape) >= 2 and id(v) not in known and _may_be_kernel(v)]
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import keras
 
-from . import connections, describe
-from .gains import activation_name, facts
+from ..layers import catalogue
+from ..theory.gains import activation_name, facts
+from . import describe
 
 
 def places(model: Any, x: Any = None) -> list[Place]:
@@ -109,7 +110,7 @@ def _look(model: Any, x: Any) -> Graph:
 def _traced(model: Any, x: Any) -> Graph:
     import tensorflow as tf
 
-    from .recording import Recording
+    from .taps import Recording
 
     graph = Graph([], [])
     activations = describe.activations(model)
@@ -211,7 +212,7 @@ def _ordered(model: Any, graph: Graph) -> list[Place]:
     names: dict[int, str] = {}
     places: dict[int, Place] = {}
     for layer in model._flatten_layers():
-        for name, owner, attribute in connections.own_kernels(layer):
+        for name, owner, attribute in catalogue.own_kernels(layer):
             variable = getattr(owner, attribute)
             names[id(variable)] = variable.path
             places.setdefault(id(variable), Place(variable.path, name, owner, variable))
@@ -219,7 +220,7 @@ def _ordered(model: Any, graph: Graph) -> list[Place]:
     order: list[int] = []
     for index, layer in enumerate(graph.layers):
         for inner in layer._flatten_layers():
-            for _, owner, attribute in connections.own_kernels(inner):
+            for _, owner, attribute in catalogue.own_kernels(inner):
                 key = id(getattr(owner, attribute))
                 if key not in calls:
                     calls[key] = index

@@ -9,7 +9,7 @@ import html
 import math
 import re
 
-from .records import LayerInfo, Snapshot, Statistics
+from ..records import LayerInfo, Snapshot, Statistics
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

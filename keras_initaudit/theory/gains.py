@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from keras_initaudit.activations import activation_name, look, own_name, resolve, text_of
-from keras_initaudit.functions import NAMES, NOT_ELEMENTWISE, REACH, Array, Elementwise, remembered
+from keras_initaudit.theory.activations import activation_name, look, own_name, resolve, text_of
+from keras_initaudit.theory.functions import NAMES, NOT_ELEMENTWISE, REACH, Array, Elementwise, remembered
 
 Kind = Literal["forward", "backward", "std"]
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from .records import NAN, Histogram
+from ..records import NAN, Histogram
 
 Array = npt.NDArray[np.float32]
 

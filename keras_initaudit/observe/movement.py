@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from .records import NAN
-from .statistics import Array, rms
+from ..records import NAN
+from .measures import Array, rms
 
 State = tuple[int, float | None]
 """Of an optimizer: the updates that it has made, and the learning rate that it has now; None where that is unknown."""

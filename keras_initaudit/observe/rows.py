@@ -14,11 +14,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from . import describe, statistics
+from ..records import LayerInfo
+from . import describe, measures
 from .batch import unpack
-from .recording import Call, Recording
-from .records import LayerInfo
-from .uses import Use, looked_up, uses
+from .engines.tensorflow_graph import Use, looked_up, uses
+from .taps import Call, Recording
 
 
 @dataclasses.dataclass(eq=False)
@@ -77,7 +77,7 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
         layers = owned[id(call.layer)] if call.number == 1 else []
         meets_data = not data.isdisjoint(flows_from)
         if meets_data and call.arguments and id(call.arguments[0]) not in known:
-            main.tensors["entering"] = statistics.thinned(call.arguments[0], statistics.ACTIVATION_SAMPLE_SIZE)
+            main.tensors["entering"] = measures.thinned(call.arguments[0], measures.ACTIVATION_SAMPLE_SIZE)
         rows = list(_weight_rows(recording, names, layers, main, depth, shown, used))
         if rows[0].info.weight is None:
             rows[0].tensors.pop("entering", None)
@@ -112,16 +112,16 @@ def _call_row(
         return tf.transpose(x, [0, *range(2, x.shape.rank), 1]) if channels_first else x
 
     output = units_last(call.output)
-    row.tensors["activation"] = statistics.thinned(output, statistics.ACTIVATION_SAMPLE_SIZE)
+    row.tensors["activation"] = measures.thinned(output, measures.ACTIVATION_SAMPLE_SIZE)
     if call.preactivation is not None:
-        row.tensors["preactivation"] = statistics.thinned(units_last(call.preactivation))
+        row.tensors["preactivation"] = measures.thinned(units_last(call.preactivation))
         row.ends = activation.ends
     if call.backward is not None:
-        row.tensors["backward"] = statistics.thinned(units_last(tf.convert_to_tensor(call.backward)))
+        row.tensors["backward"] = measures.thinned(units_last(tf.convert_to_tensor(call.backward)))
     if call.passed and {"preactivation", "backward"} <= set(row.tensors):
-        row.tensors["passed"] = statistics.thinned(units_last(tf.convert_to_tensor(call.passed[0])))
+        row.tensors["passed"] = measures.thinned(units_last(tf.convert_to_tensor(call.passed[0])))
     if info.activation == "softmax":
-        row.probabilities = statistics.thinned_rows(_choices_last(output, describe.softmax_axes(layer)))
+        row.probabilities = measures.thinned_rows(_choices_last(output, describe.softmax_axes(layer)))
     return row
 
 
@@ -143,13 +143,13 @@ def _part_rows(recording: Recording, call: Call, path: str, depth: int) -> Itera
         cell = call.layer.cell
         activation = recording.activation(cell, "recurrent_activation")
         row = Row(LayerInfo(f"{path}/gates", depth, "gates", kind, activation=activation.name), ends=activation.ends)
-        row.tensors["preactivation"] = statistics.thinned(call.gates)
-        row.tensors["activation"] = statistics.thinned(cell.recurrent_activation(call.gates))
+        row.tensors["preactivation"] = measures.thinned(call.gates)
+        row.tensors["activation"] = measures.thinned(cell.recurrent_activation(call.gates))
         yield row
     if call.attention is not None:
         info = LayerInfo(f"{path}/attention", depth, "attention", kind, activation="softmax")
-        weights = statistics.thinned(call.attention)
-        yield Row(info, tensors={"activation": weights}, probabilities=statistics.thinned_rows(call.attention))
+        weights = measures.thinned(call.attention)
+        yield Row(info, tensors={"activation": weights}, probabilities=measures.thinned_rows(call.attention))
 
 
 def _weight_rows(
@@ -210,7 +210,7 @@ def _observe_weight(row: Row, recording: Recording, owner: Any, weight: Any) -> 
             tf.reshape(gradient.values, [-1, units]), places, tf.reduce_max(places) + 1
         )
         # As many rows as were looked up, at the most.
-        stride = statistics.matrix_stride(gradient.values.shape[0] or 1, units)
+        stride = measures.matrix_stride(gradient.values.shape[0] or 1, units)
         row.tensors["gradient"] = total[::stride]
     elif gradient is not None:
         row.tensors["gradient"] = as_columns(owner, weight, gradient)
@@ -238,7 +238,7 @@ def as_columns(owner: Any, weight: Any, value: Any) -> Any:
     permutation = describe.columns_last(owner, weight)
     if permutation != tuple(range(len(permutation))):
         value = tf.transpose(value, permutation)
-    return statistics.thinned_matrix(value, _units(owner, weight))
+    return measures.thinned_matrix(value, _units(owner, weight))
 
 
 def _units(owner: Any, weight: Any) -> int:
@@ -248,7 +248,7 @@ def _units(owner: Any, weight: Any) -> int:
 
 def _data_row(path: str, tensor: Any, depth: int, role: Any, scales: dict[str, Any] | None = None) -> Row:
     info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
-    sample = statistics.thinned(tensor, statistics.ACTIVATION_SAMPLE_SIZE)
+    sample = measures.thinned(tensor, measures.ACTIVATION_SAMPLE_SIZE)
     return Row(info, tensors={"activation": sample}, scales=scales or {})
 
 
@@ -279,14 +279,14 @@ def tensors_of(rows: list[Row]) -> tuple[list[Any], list[tuple[int, str]]]:
     return tensors, parts
 
 
-def statistics_of(row: Row, prefix: str, tensor: statistics.Array) -> dict[str, float]:
+def statistics_of(row: Row, prefix: str, tensor: measures.Array) -> dict[str, float]:
     """Column -> number, of all that is measured of one tensor of a row."""
     values = {}
-    for name, value in statistics.measured(prefix, tensor, row.ends or (-math.inf, math.inf)).items():
+    for name, value in measures.measured(prefix, tensor, row.ends or (-math.inf, math.inf)).items():
         if name != "saturated":
             values[f"{prefix}_{name}"] = value
         elif row.ends is not None and row.ends[1] < math.inf:
             values["activation_saturated"] = value
     if prefix in row.matrices:
-        values[f"{prefix}_identical"] = statistics.identical(tensor, sampled=len(tensor) < row.matrices[prefix])
+        values[f"{prefix}_identical"] = measures.identical(tensor, sampled=len(tensor) < row.matrices[prefix])
     return values

@@ -19,9 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from . import connections
-from .gains import ActivationFacts, Elementwise, activation_name, facts, gain, moments, remembered, resolve
-from .initializers import (
+from ..initializers import (
     DeltaOrthogonal,
     GlorotNormal,
     HeNormal,
@@ -30,10 +28,12 @@ from .initializers import (
     RandomNormal,
     VarianceScaling,
 )
-from .initializers.base import fresh_seed, mix
-from .initializers.scaling import AxesScheme
-from .keras2 import refuse_keras_2
-from .surroundings import Place, places
+from ..initializers.base import fresh_seed, mix
+from ..initializers.scaling import AxesScheme
+from ..layers import catalogue
+from ..observe.graph import Place, places
+from ..observe.keras2 import refuse_keras_2
+from ..theory.gains import ActivationFacts, Elementwise, activation_name, facts, gain, moments, remembered, resolve
 from .tuning import Tuned, tune
 
 
@@ -185,7 +185,7 @@ class _Starts:
             tied = getattr(owner, "tie_weights", False)  # such a table is also the last layer's kernel
             return RandomNormal(stddev=1.0 / math.sqrt(place.variable.shape[1]) if tied else 1.0, seed=seed)
         try:
-            fan_in, fan_out = connections.fans(owner, place.name)
+            fan_in, fan_out = catalogue.fans(owner, place.name)
         except ValueError as error:
             warnings.warn(f"{error}\nUntil then its fans are read off the shape.", stacklevel=5)
             fan_in, fan_out = VarianceScaling().fans(tuple(place.variable.shape))
@@ -323,7 +323,7 @@ def _axes(owner: Any, shape: Sequence[int]) -> tuple[list[int] | None, list[int]
     rank, kinds = len(shape), keras.layers
     field = list(range(rank - 2))
     if isinstance(owner, kinds.EinsumDense):
-        return connections.kernel_axes(owner)
+        return catalogue.kernel_axes(owner)
     if "Transpose" in type(owner).__name__:
         return [*field, rank - 1], [*field, rank - 2]
     if "Depthwise" in type(owner).__name__:

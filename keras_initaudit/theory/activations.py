@@ -16,7 +16,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_initaudit.functions import NAMES, NOT_ELEMENTWISE, Array, Elementwise, memory_of, named, parsed, refusal
+from keras_initaudit.theory.functions import (
+    NAMES,
+    NOT_ELEMENTWISE,
+    Array,
+    Elementwise,
+    memory_of,
+    named,
+    parsed,
+    refusal,
+)
 
 from . import callables
 

@@ -11,8 +11,8 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .diagnosis import RULES
-from .records import Finding
+from ..records import Finding
+from . import RULES
 
 
 def checked_ignore(ignore: Any) -> tuple[str, ...]:

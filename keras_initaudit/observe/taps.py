@@ -20,7 +20,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import record as tape_record
 
-from . import gains
+from ..theory import gains
 from .hooks import replaced
 
 MAX_CALLS = 4

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from .diagnosis import Thresholds, seen_by
-from .diagnosis.wording import num
-from .records import Finding, Snapshot
+from ..diagnosis import Thresholds, seen_by
+from ..diagnosis.wording import num
+from ..records import Finding, Snapshot
 
 _UNINFORMED = 2.0
 """A loss above this many times the uninformed one is no start to learn from, where it was lower before."""

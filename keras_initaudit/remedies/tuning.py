@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .hooks import replaced
+from ..observe.hooks import replaced
 
 _PASSES = 3  # a linear map is right after one; a Keras layer in half precision may need the second
 _CLOSE = 0.02

@@ -49,7 +49,7 @@ def fans(layer: Any, weight: Any = None) -> Fans:
         raise ValueError(
             f"The fans of {kind} are not known (layer {owner.name!r}, weight {name!r}). Say them once, as (inputs "
             "summed into one output, outputs that one input feeds):\n"
-            "    from keras_initaudit.connections import register\n"
+            "    from keras_initaudit.layers.catalogue import register\n"
             f"    register({kind}, {name!r}, lambda layer, shape: (fan_in, fan_out))"
         )
     fan_in, fan_out = rule(owner, tuple(int(size) for size in getattr(owner, attribute).shape))

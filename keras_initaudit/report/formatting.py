@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 
-from .profile import clean
+from .svg import clean
 
 WIDTH = 80
 

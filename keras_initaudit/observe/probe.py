@@ -26,11 +26,12 @@ from keras.src.random import seed_generator
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 
-from . import describe, duplicates, gains, movement, statistics
+from ..records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
+from ..theory import gains
+from . import describe, duplicates, measures, movement
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
-from .recording import Recording, UnobservableError, optimizers, scales_loss
-from .records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
 from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
+from .taps import Recording, UnobservableError, optimizers, scales_loss
 
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
 _READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"})
@@ -142,7 +143,7 @@ class Probe:
         for (i, prefix), tensor in zip(layout.parts, tensors[:-1], strict=True):
             row = layout.rows[i]
             if prefix == "entropy":
-                values[i]["attention_entropy"] = statistics.entropy(tensor)
+                values[i]["attention_entropy"] = measures.entropy(tensor)
                 continue
             if prefix == "passed" or prefix.startswith("scale "):
                 continue
@@ -150,7 +151,7 @@ class Probe:
                 tensor = tensor / np.float32(self._scale)
             values[i] |= statistics_of(row, prefix, tensor)
             if self.histograms and prefix in _HISTOGRAM_OF and row.info.role in ("layer", "weight"):
-                counted = statistics.histogram(tensor)
+                counted = measures.histogram(tensor)
                 if counted is not None:
                     histograms.setdefault(_HISTOGRAM_OF[prefix], {})[row.info.path] = counted
         weights = {i: tensor for (i, prefix), tensor in zip(layout.parts, tensors, strict=False) if prefix == "weight"}
@@ -160,7 +161,7 @@ class Probe:
         for i, row in enumerate(layout.rows):
             if row.ends is not None and (i, "passed") in parts:
                 passed, backward, before = (parts[i, prefix] for prefix in ("passed", "backward", "preactivation"))
-                values[i]["activation_saturated"] = statistics.blocked(passed, backward, before, row.ends)
+                values[i]["activation_saturated"] = measures.blocked(passed, backward, before, row.ends)
         assert self._layers is not None
         return Snapshot(
             step=step,
@@ -216,7 +217,7 @@ class Probe:
         used = self._layout.optimizers.values() if self._layout is not None else ()
         return next(iter((*used, *optimizers(self.model))), None)
 
-    def _describe(self, layout: _Layout, tensors: list[statistics.Array]) -> None:
+    def _describe(self, layout: _Layout, tensors: list[measures.Array]) -> None:
         weights = {row.info.path: row.variable for row in layout.rows if row.variable is not None}
         repeated = self.duplicates()
         zeros: dict[int, tuple[str, ...]] = {}
@@ -235,7 +236,7 @@ class Probe:
 
     # The run
 
-    def _run_scaled(self) -> list[statistics.Array]:
+    def _run_scaled(self) -> list[measures.Array]:
         """A shadow step, with a loss scale that its float16 gradients survive, as the optimizer would find one."""
         if self._scale is None:
             scaling = [optimizer for optimizer in optimizers(self.model) if scales_loss(optimizer)]
@@ -246,7 +247,7 @@ class Probe:
             tensors = self._run()
         return tensors
 
-    def _overflows(self, tensors: list[statistics.Array]) -> bool:
+    def _overflows(self, tensors: list[measures.Array]) -> bool:
         assert self._layout is not None
         broken = {
             prefix
@@ -255,7 +256,7 @@ class Probe:
         }
         return bool(broken & {"backward", "gradient"}) and not broken & {"activation", "preactivation"}
 
-    def _run(self) -> list[statistics.Array]:
+    def _run(self) -> list[measures.Array]:
         """One shadow step; the thinned tensors, and the loss behind them."""
         tensors = self._run_eagerly() if self.model.run_eagerly else self._run_traced()
         return _on_host(tensors)
@@ -346,7 +347,7 @@ class Probe:
 
     # The change of the weights
 
-    def _kernel_samples(self) -> list[statistics.Array]:
+    def _kernel_samples(self) -> list[measures.Array]:
         if self._sample_kernels is None:
             assert self._layout is not None
             rows = [row for row in self._layout.rows if row.variable is not None]
@@ -363,7 +364,7 @@ class Probe:
         used = {id(o): o for o in self._layout.optimizers.values()} if self._layout is not None else {}
         return {key: (iterations(o), _number(o, "learning_rate")) for key, o in used.items()}
 
-    def _movement(self, weights: dict[int, statistics.Array], updates: int) -> Iterator[tuple[int, dict[str, float]]]:
+    def _movement(self, weights: dict[int, measures.Array], updates: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Row and columns of each kernel that is marked; `weights` holds the samples of them as they are now."""
         before, self.marked = self.marked, None
         layout, states = self._layout, self._optimizer_states()
@@ -379,7 +380,7 @@ class Probe:
                 yield i, {"update_zero": movement.unchanged(old, weights[i])}
 
 
-def _on_host(tensors: Iterable[Any]) -> list[statistics.Array]:
+def _on_host(tensors: Iterable[Any]) -> list[measures.Array]:
     with np.errstate(over="ignore"):  # a float64 past the range of float32 is infinite here
         return [np.asarray(tensor).astype(np.float32, copy=False) for tensor in tensors]
 

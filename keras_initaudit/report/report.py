@@ -16,9 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .formatting import WIDTH, code_md, count, escape_md, fence, num, sentence, shorten, wrap
-from .profile import clean, layer_rows, profile_svg
-from .records import (
+from ..records import (
     COLUMNS,
     Finding,
     LayerInfo,
@@ -30,6 +28,8 @@ from .records import (
     snapshot_from_json,
     to_jsonable,
 )
+from .formatting import WIDTH, code_md, count, escape_md, fence, num, sentence, shorten, wrap
+from .svg import clean, layer_rows, profile_svg
 
 SCHEMA = "keras_initaudit.report"
 VERSION = 1

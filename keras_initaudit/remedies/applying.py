@@ -22,14 +22,15 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
-from . import connections, describe
-from .diagnosis import Thresholds, diagnose, seen_by
-from .diagnosis.remedies import WHOLE_MODEL
-from .diagnosis.wording import num
-from .initializers.base import mix
-from .probe import iterations
+from ..diagnosis import Thresholds, diagnose, seen_by
+from ..diagnosis.proposals import WHOLE_MODEL
+from ..diagnosis.wording import num
+from ..initializers.base import mix
+from ..layers import catalogue
+from ..observe import describe
+from ..observe.probe import iterations
+from ..records import Finding, LayerInfo, Snapshot
 from .proof import effect
-from .records import Finding, LayerInfo, Snapshot
 
 _DATA = ("x", "y")
 
@@ -342,7 +343,7 @@ def _targets(finding: Finding, model: Any) -> Iterator[tuple[str, Any, str | Non
 
 def _start_again(path: str, layer: Any, part: str | None, made: dict[str, Any]) -> None:
     for inner in layer._flatten_layers():
-        for name, owner, attribute in connections.own_kernels(inner):
+        for name, owner, attribute in catalogue.own_kernels(inner):
             if part is not None and name != part:
                 continue
             variable = getattr(owner, attribute)
@@ -371,7 +372,7 @@ def draw(owner: Any, variable: Any, initializer: Any, path: str, seed: int = 0) 
     if "seed" in config and config["seed"] is None:
         told["seed"] = mix(seed, path)
     if "input_axes" in config and config["input_axes"] is None and isinstance(owner, keras.layers.EinsumDense):
-        told |= dict(zip(("input_axes", "output_axes"), connections.kernel_axes(owner), strict=True))
+        told |= dict(zip(("input_axes", "output_axes"), catalogue.kernel_axes(owner), strict=True))
     if told:
         scheme = type(scheme).from_config({**config, **told})
     variable.assign(scheme(variable.shape, dtype=variable.dtype))

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from keras_initaudit.functions import REACH, Array, Function
+from keras_initaudit.theory.functions import REACH, Array, Function
 
 
 def _grid() -> Array:

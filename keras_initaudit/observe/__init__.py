@@ -1,0 +1,1 @@
+"""One shadow step of a model, and the snapshot that it leaves."""

@@ -1,0 +1,7 @@
+"""What a person reads: one report in its forms, text, markdown, HTML with a picture, and JSON."""
+
+from __future__ import annotations
+
+from .report import BadInitializationError, Report
+
+__all__ = ["BadInitializationError", "Report"]
