@@ -11,8 +11,9 @@ import keras
 from .diagnosis import Thresholds, diagnose
 from .diagnosis.ignoring import checked_ignore, split
 from .observe.batch import first_batch, fixed_batch_size, unpack
+from .observe.engines import require
 from .observe.keras2 import refuse_keras_2
-from .observe.probe import Probe, require_tensorflow, updates_made
+from .observe.probe import Probe, updates_made
 from .records import Finding, Snapshot
 from .remedies import applying
 from .report import Report
@@ -56,7 +57,7 @@ def audit(
         >>> audit(model, np.eye(4), np.ones((4, 1))).verdict
         'bad'
     """
-    require_tensorflow("audit")
+    require("audit")
     size = checked_probe_size(probe_size)
     limits = checked_thresholds(thresholds)
     meant = checked_ignore(ignore)

@@ -23,10 +23,11 @@ import keras
 from . import auditing
 from .diagnosis import Thresholds
 from .diagnosis.ignoring import checked_ignore
-from .observe.batch import first_batch, fixed_batch_size, runs_python, take_batch
+from .observe.batch import first_batch, fixed_batch_size
+from .observe.engines import engine, require
 from .observe.hooks import replace
 from .observe.keras2 import OutOfBatches, keras_2_sentence
-from .observe.probe import Probe, require_tensorflow, updates_made
+from .observe.probe import Probe, updates_made
 from .records import Finding, Snapshot
 from .report import BadInitializationError as BadInitializationError
 from .report import Report
@@ -99,7 +100,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         ignore: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        require_tensorflow("InitAudit")
+        require("InitAudit")
         self.log_dir = _checked_log_dir(log_dir)
         self.schedule = _checked_schedule(schedule)
         self.probe_size = auditing.checked_probe_size(probe_size)
@@ -217,8 +218,8 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
 
         def first(iterator: Any) -> Any:
             self._put_back()
-            self._data_runs_python = runs_python(iterator)
-            batch, iterator = take_batch(iterator, model.steps_per_execution)
+            self._data_runs_python = engine().runs_python(iterator)
+            batch, iterator = engine().take_batch(iterator, model.steps_per_execution)
             if batch is not None:
                 self._look(self._first_measured, batch)
             return train(iterator)

@@ -87,7 +87,7 @@ def test_a_module_imports_only_what_stands_below_it(module):
         ("keras_initaudit.report", "from .diagnosis import Thresholds"),
         ("keras_initaudit.initializers.base", "from ..probe import Probe"),
         ("keras_initaudit.tensorboard.plugin", "from ..initializers import HeNormal"),
-        ("keras_initaudit.observe.measures", "from . import diagnosis"),
+        ("keras_initaudit.observe.measures", "from .. import diagnosis"),
         ("keras_initaudit.theory.gains", "import keras_initaudit"),
     ],
 )

@@ -177,7 +177,7 @@ def test_graphs_and_functions_go_with_their_model(tmp_path):
         callback = watching(tmp_path)
         model.fit(X, Y, batch_size=16, verbose=0, callbacks=[callback])
         audit(model, X, Y)
-        return weakref.ref(callback._probe._trace.graph), weakref.ref(callback._probe), weakref.ref(callback)
+        return weakref.ref(callback._probe._runner._trace.graph), weakref.ref(callback._probe), weakref.ref(callback)
 
     def plain():
         small().fit(X, Y, batch_size=16, verbose=0)

@@ -244,36 +244,6 @@ def _initializer_name(layer: Any, weight: Any) -> str | None:
     return next((name for name in names if getattr(layer, name, None) is not None), None)
 
 
-def sources(calls: list[Any], inputs: list[tuple[str, Any]], paths: list[str]) -> list[tuple[str, ...]]:
-    """For each observed call, the rows whose output flows into it without passing another observed call.
-
-    In a graph it follows the operations backwards, so that an addition written in a model's own `call` is seen. Eager
-    tensors have no past: there it takes the arguments that the layer was called with, and the inputs of their shape for
-    one that it cannot know, because the layer has cast its data first.
-    """
-    known = {id(tensor): path for path, tensor in inputs} | {
-        id(call.output): path for call, path in zip(calls, paths, strict=True) if call.output is not None
-    }
-    found = []
-    for call in calls:
-        if hasattr(call.source, "graph"):
-            starts, names, visited = [call.source], [], set()
-            while starts:
-                tensor = starts.pop()
-                if id(tensor) in known:
-                    names.append(known[id(tensor)])
-                elif id(tensor.op) not in visited:
-                    visited.add(id(tensor.op))
-                    # Not along a mask, which the signal does not flow through.
-                    starts.extend(x for x in tensor.op.inputs if x.dtype.name != "bool")
-        else:
-            names = [known[id(x)] for x in call.arguments if id(x) in known]
-            shapes = [x.shape for x in call.arguments]
-            names = names or [path for path, tensor in inputs if tensor.shape in shapes]
-        found.append(tuple(dict.fromkeys(reversed(names))))
-    return found
-
-
 _LOSSES: dict[LossKind, tuple[str, ...]] = {
     "classes": ("categorical_crossentropy", "sparse_categorical_crossentropy", "categorical_focal_crossentropy"),
     "yes-no": ("binary_crossentropy", "binary_focal_crossentropy"),

@@ -15,6 +15,8 @@ import keras
 from ..layers import catalogue
 from ..theory.gains import activation_name, facts
 from . import describe
+from .engines import BACKENDS, Frame, Tap, engine
+from .taps import Recording
 
 
 def places(model: Any, x: Any = None) -> list[Place]:
@@ -79,22 +81,9 @@ class Graph:
         return found
 
 
-_RAW = {
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Elu": "elu",
-    "Selu": "selu",
-    "Tanh": "tanh",
-    "Sigmoid": "sigmoid",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-}
-_PASSING = ("Identity", "Cast", "Reshape", "BiasAdd", "StopGradient", "EnsureShape")
-
-
 def _look(model: Any, x: Any) -> Graph:
     """Follows one forward pass through its graph; where it cannot be traced, the layers in their order."""
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() in BACKENDS:
         try:
             return _traced(model, x)
         except Exception as error:  # a model whose call wants more than its inputs, or cannot be traced
@@ -108,90 +97,32 @@ def _look(model: Any, x: Any) -> Graph:
 
 
 def _traced(model: Any, x: Any) -> Graph:
-    import tensorflow as tf
-
-    from .taps import Recording
-
-    graph = Graph([], [])
     activations = describe.activations(model)
+    layers: list[Any] = []
 
-    def forward(inputs: Any) -> Any:
-        recording = Recording(model, tf.compat.v1.get_default_graph(), activations=activations)
+    def forward(frame: Frame, inputs: Any) -> list[Tap]:
+        recording = Recording(model, frame, activations=activations)
         with recording.installed():
-            result = model(inputs, training=False)
-        calls = recording.calls
-        paths = [str(index) for index in range(len(calls))]
-        entries = keras.tree.flatten(inputs)
-        sources = describe.sources(calls, [("-1", tensor) for tensor in entries], paths)
-        graph.layers = [call.layer for call in calls]
-        graph.above = [{int(path) for path in above} for above in sources]
-        known = {id(tensor): "-1" for tensor in entries}
-        known |= {id(call.output): path for call, path in zip(calls, paths, strict=True) if call.output is not None}
-        for index, call in enumerate(calls):
-            if call.output is not None:
-                name = _raw_activation(call.output)
-                if name is not None:
-                    graph.raw[index] = name
-        graph.sums = list(_sums(tf.compat.v1.get_default_graph(), known))
-        return result
+            model(inputs, training=False)
+        calls = [call for call in recording.calls if call.output is not None]
+        layers[:] = [call.layer for call in calls]
+        return recording.taps([str(index) for index in range(len(recording.calls))])
 
-    spec = x if x is not None else _inputs(model)
-    tf.function(forward, autograph=False).get_concrete_function(spec)
-    return graph
+    flow = engine().follow(model, x if x is not None else _inputs(model), forward)
+    return Graph(layers, flow.above, flow.raw, flow.sums)
 
 
 def _inputs(model: Any) -> Any:
-    import tensorflow as tf
-
+    """What stands for the inputs of a model that knows their shape."""
     inputs = getattr(model, "_inputs_struct", None)
     if inputs is not None:
-        return keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), inputs)
+        return inputs
     if getattr(model, "inputs", None):
-        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
-        return specs[0] if len(specs) == 1 else specs
+        return model.inputs[0] if len(model.inputs) == 1 else list(model.inputs)
     shape = (model.get_build_config() or {}).get("input_shape")
     if shape is None:
         raise ValueError("the shape of its inputs is not known; give x")
-    return tf.TensorSpec((None, *shape[1:]), model.compute_dtype)
-
-
-def _raw_activation(tensor: Any) -> str | None:
-    """The activation that an operation outside of any layer applies to a tensor."""
-    todo = [tensor]
-    while todo:
-        for op in todo.pop().consumers():
-            if op.type == "Sigmoid" and any(
-                other.type == "Mul" and op.outputs[0] in list(other.inputs) for other in tensor.consumers()
-            ):
-                return "silu"  # x * sigmoid(x)
-            if op.type == "LeakyRelu":
-                return f"leaky_relu({op.get_attr('alpha'):.6g})"
-            if op.type in _RAW:
-                return _RAW[op.type]
-            if op.type in _PASSING:
-                todo.extend(op.outputs)
-    return None
-
-
-def _sums(graph: Any, known: dict[int, str]) -> Any:
-    """The additions of a graph whose terms all come from the inputs or from layers."""
-
-    def origins(tensor: Any) -> set[int]:
-        found, todo, seen = set(), [tensor], set()
-        while todo:
-            current = todo.pop()
-            if id(current) in known:
-                found.add(int(known[id(current)]))
-            elif id(current.op) not in seen:
-                seen.add(id(current.op))
-                todo.extend(current.op.inputs)
-        return found
-
-    for op in graph.get_operations():
-        if op.type in ("AddV2", "AddN", "Add") and op.outputs[0].dtype.is_floating:
-            terms = tuple(origins(tensor) for tensor in op.inputs)
-            if len(terms) > 1 and all(terms):
-                yield terms
+    return keras.KerasTensor((None, *shape[1:]), model.compute_dtype)
 
 
 _NORMALISING = (

@@ -7,21 +7,22 @@ dead unit or a collapsed batch is seen, not estimated.
 
 The graph does no more than the thinning, two operations a tensor. Thirty operations of arithmetic for each of 800
 tensors take longer to trace, to optimize and to instantiate than a training step takes to run; numpy needs none of
-that, and is as fast on arrays that fit the cache. So only the three functions of thinning know TensorFlow.
+that, and is as fast on arrays that fit the cache. So only the three functions of thinning know the backend.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
+from keras import ops
 
 from ..records import NAN, Histogram
-
-Array = npt.NDArray[np.float32]
+from .engines import Array, engine
 
 SAMPLE_SIZE = 2**14
 """Elements that a statistic is taken over, at the most."""
@@ -63,21 +64,24 @@ def thinned(x: Any, size: int = SAMPLE_SIZE) -> Any:
 
     The first axis of `x` holds the samples, the last one the units. A tensor whose shape is not known stays whole.
     """
-    rank = x.shape.rank
-    if not x.shape.is_fully_defined():
-        if rank is None or rank < 2:
-            return tf.reshape(x, tf.stack([tf.size(x), 1, 1]))
-        shape = tf.shape(x)
-        return tf.reshape(x, tf.stack([shape[0], tf.reduce_prod(shape[1:-1]), shape[-1]]))
-    shape = x.shape.as_list()
+    shape = engine().shape(x)
+    if shape is None:
+        return ops.reshape(x, (-1, 1, 1))
+    rank = len(shape)
+    if None in shape:
+        if rank < 2:
+            return ops.reshape(x, (-1, 1, 1))
+        first, *between, last = ops.shape(x)
+        return ops.reshape(x, (first, functools.reduce(operator.mul, between, 1), last))
+    known = [int(size or 0) for size in shape]
     # Not -1 for the positions: a tensor without elements has no unique answer.
-    samples, positions, units = (math.prod(shape), 1, 1) if rank < 2 else (shape[0], math.prod(shape[1:-1]), shape[-1])
+    samples, positions, units = (math.prod(known), 1, 1) if rank < 2 else (known[0], math.prod(known[1:-1]), known[-1])
     by_sample, by_position, by_unit = _strides(samples, positions, units, size)
     if by_sample == by_position == by_unit == 1:
-        return x if rank == 3 else tf.reshape(x, [samples, positions, units])
+        return x if rank == 3 else ops.reshape(x, (samples, positions, units))
     # Rows are gathered, not sliced: a strided slice moves element by element, a gather row by row.
     kept = np.arange(0, samples, by_sample)[:, None] * positions + np.arange(0, positions, by_position)
-    x = tf.gather(tf.reshape(x, [samples * positions, units]), kept.astype(np.int32))
+    x = engine().gather(ops.reshape(x, (samples * positions, units)), kept.astype(np.int32))
     return x if by_unit == 1 else x[:, :, ::by_unit]
 
 
@@ -85,8 +89,8 @@ def thinned_matrix(x: Any, units: int) -> Any:
     """A kernel whose units stand last as `[fan_in, units]`, with all units and some of the inputs."""
     fan_in = math.prod(x.shape) // max(units, 1)
     stride = matrix_stride(fan_in, units)
-    x = tf.reshape(x, [fan_in, units])
-    return x if stride == 1 else tf.gather(x, np.arange(0, fan_in, stride, dtype=np.int32))
+    x = ops.reshape(x, (fan_in, units))
+    return x if stride == 1 else engine().gather(x, np.arange(0, fan_in, stride, dtype=np.int32))
 
 
 def matrix_stride(fan_in: int, units: int) -> int:
@@ -96,12 +100,13 @@ def matrix_stride(fan_in: int, units: int) -> int:
 
 def thinned_rows(x: Any) -> Any:
     """Probabilities `[..., choices]` as `[rows, choices]`, with all choices and some of the rows."""
-    if not x.shape.is_fully_defined():
-        return tf.reshape(x, tf.stack([-1, tf.shape(x)[-1]]))
-    choices = x.shape[-1]
-    rows = math.prod(x.shape[:-1])
+    shape = engine().shape(x)
+    if shape is None or None in shape:
+        return ops.reshape(x, (-1, ops.shape(x)[-1]))
+    *rest, choices = (int(size or 0) for size in shape)
+    rows = math.prod(rest)
     stride = _stride(rows, max(ENTROPY_ROWS, SAMPLE_SIZE // max(1, choices)))
-    return tf.reshape(x, [rows, choices])[::stride]
+    return ops.reshape(x, (rows, choices))[::stride]
 
 
 def _strides(samples: int, positions: int, units: int, size: int) -> tuple[int, int, int]:

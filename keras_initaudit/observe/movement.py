@@ -10,7 +10,8 @@ import math
 import numpy as np
 
 from ..records import NAN
-from .measures import Array, rms
+from .engines import Array
+from .measures import rms
 
 State = tuple[int, float | None]
 """Of an optimizer: the updates that it has made, and the learning rate that it has now; None where that is unknown."""

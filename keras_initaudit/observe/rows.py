@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from ..records import LayerInfo
 from . import describe, measures
 from .batch import unpack
-from .engines.tensorflow_graph import Use, looked_up, uses
+from .engines import Array, Use, engine
 from .taps import Call, Recording
 
 
@@ -49,7 +49,9 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     names = describe.layer_paths(model)
     paths = [names[id(call.layer)] + ("" if call.number == 1 else f"#{call.number}") for call in calls]
     inputs = dict(_named_tensors(x, "input"))
-    sources = describe.sources(calls, list(inputs.items()), paths)
+    taps = recording.taps(paths)
+    above = recording.frame.flows(taps, list(inputs.items()))
+    flows = dict(zip((tap.path for tap in taps), above, strict=True))
     owned = describe.owners(model, [call.layer for call in calls if call.output is not None])
     used = _uses(recording, batch, owned)
     calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
@@ -57,7 +59,7 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     loose = [] if id(model) in calls_of else owned.get(id(model), [])
     scales = _scales(recording, loose)  # of the model itself, which has no row: they go with the first
     for path, tensor in inputs.items():
-        lookup = recording.graph is not None and looked_up(tensor)  # before its statistics add to the graph
+        lookup = recording.frame.looked_up(tensor)  # before its statistics add to the graph
         row, scales = _data_row(path, tensor, -1, "input", scales), {}
         row.info = dataclasses.replace(row.info, lookup=lookup)
         yield row
@@ -67,21 +69,21 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
     known = {id(tensor) for tensor in inputs.values()} | {id(call.output) for call in calls}
     data = set(inputs)  # and the rows that prepare it, with no kernel
     depth = -1
-    for call, path, flows_from in zip(calls, paths, sources, strict=True):
+    for call, path in zip(calls, paths, strict=True):
         if call.output is None:
             yield from _part_rows(recording, call, path, depth)
             continue
         depth += 1
-        main = _call_row(recording, call, path, depth, flows_from, shared=calls_of[id(call.layer)] > 1)
+        main = _call_row(recording, call, path, depth, flows[path], shared=calls_of[id(call.layer)] > 1)
         main.info = dataclasses.replace(main.info, lookup=describe.looks_up(call.layer, used))
         layers = owned[id(call.layer)] if call.number == 1 else []
-        meets_data = not data.isdisjoint(flows_from)
+        meets_data = not data.isdisjoint(flows[path])
         if meets_data and call.arguments and id(call.arguments[0]) not in known:
             main.tensors["entering"] = measures.thinned(call.arguments[0], measures.ACTIVATION_SAMPLE_SIZE)
         rows = list(_weight_rows(recording, names, layers, main, depth, shown, used))
         if rows[0].info.weight is None:
             rows[0].tensors.pop("entering", None)
-            if meets_data and data.issuperset(flows_from) and not main.info.shared:
+            if meets_data and data.issuperset(flows[path]) and not main.info.shared:
                 data.add(path)
         yield from rows
         yield from _part_rows(recording, call, path, depth)
@@ -90,12 +92,10 @@ def rows_of(recording: Recording, batch: Any) -> Iterator[Row]:
 
 
 def _uses(recording: Recording, batch: Any, owned: dict[int, list[Any]]) -> dict[int, Use]:
-    """What the step does with the weights of which nothing else says it; an eager step leaves no trace of it."""
+    """What the step does with the weights of which nothing else says it."""
     weights = [w for layers in owned.values() for layer in layers for w in describe.undecided(layer)]
-    if recording.graph is None or not weights:
-        return {}
     outputs = [call.output for call in recording.calls if call.output is not None]
-    return uses(recording.graph, keras.tree.flatten(batch), outputs, weights)
+    return recording.frame.uses(keras.tree.flatten(batch), outputs, weights) if weights else {}
 
 
 def _call_row(
@@ -108,8 +108,9 @@ def _call_row(
     row = Row(info)
 
     def units_last(x: Any) -> Any:
-        channels_first = getattr(layer, "data_format", None) == "channels_first" and x.shape.rank > 2
-        return tf.transpose(x, [0, *range(2, x.shape.rank), 1]) if channels_first else x
+        rank = len(x.shape)
+        channels_first = getattr(layer, "data_format", None) == "channels_first" and rank > 2
+        return ops.transpose(x, [0, *range(2, rank), 1]) if channels_first else x
 
     output = units_last(call.output)
     row.tensors["activation"] = measures.thinned(output, measures.ACTIVATION_SAMPLE_SIZE)
@@ -117,9 +118,9 @@ def _call_row(
         row.tensors["preactivation"] = measures.thinned(units_last(call.preactivation))
         row.ends = activation.ends
     if call.backward is not None:
-        row.tensors["backward"] = measures.thinned(units_last(tf.convert_to_tensor(call.backward)))
+        row.tensors["backward"] = measures.thinned(units_last(engine().dense(call.backward)))
     if call.passed and {"preactivation", "backward"} <= set(row.tensors):
-        row.tensors["passed"] = measures.thinned(units_last(tf.convert_to_tensor(call.passed[0])))
+        row.tensors["passed"] = measures.thinned(units_last(engine().dense(call.passed[0])))
     if info.activation == "softmax":
         row.probabilities = measures.thinned_rows(_choices_last(output, describe.softmax_axes(layer)))
     return row
@@ -127,13 +128,14 @@ def _call_row(
 
 def _choices_last(x: Any, axes: tuple[int, ...]) -> Any:
     """Probabilities with the axes over which they add up to one as the last axis."""
-    rank = x.shape.rank
-    if rank is None or axes == (-1,):
+    shape = engine().shape(x)
+    if shape is None or axes == (-1,):
         return x
+    rank = len(shape)
     last = [axis % rank for axis in axes]
     rest = [axis for axis in range(rank) if axis not in last]
-    x = tf.transpose(x, [*rest, *last])
-    return tf.reshape(x, tf.concat([tf.shape(x)[: len(rest)], [-1]], 0)) if len(last) > 1 else x
+    x = ops.transpose(x, [*rest, *last])
+    return ops.reshape(x, (*ops.shape(x)[: len(rest)], -1)) if len(last) > 1 else x
 
 
 def _part_rows(recording: Recording, call: Call, path: str, depth: int) -> Iterator[Row]:
@@ -197,34 +199,31 @@ def _weight_rows(
 def _observe_weight(row: Row, recording: Recording, owner: Any, weight: Any) -> None:
     row.owner, row.variable = owner, weight
     fan_in = math.prod(weight.shape) // max(1, _units(owner, weight))
-    row.tensors["weight"] = as_columns(owner, weight, tf.convert_to_tensor(weight.value))
+    row.tensors["weight"] = as_columns(owner, weight, recording.frame.value(weight))
     row.matrices["weight"] = fan_in
     gradient = recording.gradients.get(id(weight))
     if row.info.trainable:
         row.info = dataclasses.replace(row.info, reached=_reached(recording, weight))
-    if isinstance(gradient, tf.IndexedSlices):
-        # Of the rows that the batch looked up; those it did not are zero.
-        _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
-        units = int(weight.shape[-1])
-        total = tf.math.unsorted_segment_sum(
-            tf.reshape(gradient.values, [-1, units]), places, tf.reduce_max(places) + 1
-        )
-        # As many rows as were looked up, at the most.
-        stride = measures.matrix_stride(gradient.values.shape[0] or 1, units)
-        row.tensors["gradient"] = total[::stride]
-    elif gradient is not None:
+    if gradient is None:
+        return
+    rows = engine().rows_of(gradient)
+    if rows is None:
         row.tensors["gradient"] = as_columns(owner, weight, gradient)
         row.matrices["gradient"] = fan_in
+    else:
+        # As many rows as were looked up, at the most.
+        values, looked_up = rows
+        row.tensors["gradient"] = values[:: measures.matrix_stride(looked_up or 1, int(weight.shape[-1]))]
 
 
 def _scales(recording: Recording, layers: list[Any]) -> dict[str, Any]:
     """Name -> value and gradient, stacked, of each weight of these layers that is neither kernel nor bias."""
     weights = [weight for layer in layers for weight in describe.scales(layer)]
-    gradients = [recording.gradients.get(id(weight)) for weight in weights]
+    pairs = [(weight, recording.gradients.get(id(weight))) for weight in weights]
     return {
-        weight.name: tf.stack([tf.cast(weight.value, tf.float32), tf.cast(gradient, tf.float32)])
-        for weight, gradient in zip(weights, gradients, strict=True)
-        if tf.is_tensor(gradient)
+        weight.name: ops.stack([ops.cast(x, "float32") for x in (recording.frame.value(weight), gradient)])
+        for weight, gradient in pairs
+        if engine().is_tensor(gradient)
     }
 
 
@@ -237,7 +236,7 @@ def as_columns(owner: Any, weight: Any, value: Any) -> Any:
     """A kernel as `[fan_in, units]`, with all units and, where it is large, some of the inputs."""
     permutation = describe.columns_last(owner, weight)
     if permutation != tuple(range(len(permutation))):
-        value = tf.transpose(value, permutation)
+        value = ops.transpose(value, permutation)
     return measures.thinned_matrix(value, _units(owner, weight))
 
 
@@ -247,7 +246,8 @@ def _units(owner: Any, weight: Any) -> int:
 
 
 def _data_row(path: str, tensor: Any, depth: int, role: Any, scales: dict[str, Any] | None = None) -> Row:
-    info = LayerInfo(path, depth, role, kind=tensor.dtype.name, shape=tuple(n or 0 for n in tensor.shape[1:]))
+    kind = keras.backend.standardize_dtype(tensor.dtype)
+    info = LayerInfo(path, depth, role, kind=kind, shape=tuple(n or 0 for n in tensor.shape[1:]))
     sample = measures.thinned(tensor, measures.ACTIVATION_SAMPLE_SIZE)
     return Row(info, tensors={"activation": sample}, scales=scales or {})
 
@@ -257,7 +257,7 @@ def _named_tensors(structure: Any, role: str) -> Iterator[tuple[str, Any]]:
     leaves = [
         ("/".join(str(key) for key in path), leaf)
         for path, leaf in keras.tree.flatten_with_path(structure)
-        if isinstance(leaf, tf.Tensor) and leaf.dtype not in (tf.string, tf.bool)
+        if engine().is_tensor(leaf) and keras.backend.standardize_dtype(leaf.dtype) not in ("string", "bool")
     ]
     for name, leaf in leaves:
         yield (f"({role})" if len(leaves) == 1 else f"({role} {name})"), leaf
@@ -279,7 +279,7 @@ def tensors_of(rows: list[Row]) -> tuple[list[Any], list[tuple[int, str]]]:
     return tensors, parts
 
 
-def statistics_of(row: Row, prefix: str, tensor: measures.Array) -> dict[str, float]:
+def statistics_of(row: Row, prefix: str, tensor: Array) -> dict[str, float]:
     """Column -> number, of all that is measured of one tensor of a row."""
     values = {}
     for name, value in measures.measured(prefix, tensor, row.ends or (-math.inf, math.inf)).items():

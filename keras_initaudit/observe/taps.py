@@ -1,26 +1,24 @@
 """What one run of a model's own `train_step` is made to leave behind: activations, gradients, gates, attention, loss.
 
-While a `Recording` is installed, each layer's `call` passes its output through an identity whose backward side sees
+While a `Recording` is installed, each layer's `call` passes its output through a tap whose backward side sees
 dL/d(output), each layer's `activation` shows what enters it, and `optimizer.apply` takes the gradients down and applies
 nothing. These are instance attributes, set past Keras's trackers and taken away again; the model's classes, its graph
-and its own compiled functions are not touched.
-
-Tensors of another graph (the body of a loop or of a nested `tf.function`) are let through unseen: they have no meaning
-outside it.
+and its own compiled functions are not touched. Knows the backend by its `Frame` alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import tensorflow as tf
-from tensorflow.python.eager import record as tape_record
+from keras import ops
 
 from ..theory import gains
+from .engines import Frame, Tap, UnobservableError
 from .hooks import replaced
 
 MAX_CALLS = 4
@@ -34,12 +32,7 @@ ATTENTION_SAMPLES = 8
 ATTENTION_QUERIES = 64
 """Samples and queries of an attention layer whose weights are looked at."""
 
-
 _NOTHING = gains.ActivationFacts(None, None, None)
-
-
-class UnobservableError(Exception):
-    """The model's training step hides its gradients where a second run of it cannot reach them."""
 
 
 @dataclass(eq=False)
@@ -68,8 +61,7 @@ class Recording:
     """The calls, gradients and loss of one run of `train_step`, in the order in which they happened."""
 
     model: Any
-    graph: Any = None
-    """The graph that is being traced; None when the step runs eagerly."""
+    frame: Frame
     calls: list[Call] = field(default_factory=list)
     gradients: dict[int, Any] = field(default_factory=dict)
     """id of the Keras variable -> dL/d(variable), as the optimizer was given it."""
@@ -113,53 +105,40 @@ class Recording:
                 stack.enter_context(replaced(self.model, "compute_metrics", lambda *_args, **_kwargs: {}))
             yield self
 
-    def sees(self, x: Any) -> bool:
-        """Whether `x` is a floating tensor of the graph that is recorded."""
-        return isinstance(x, tf.Tensor) and x.dtype.is_floating and getattr(x, "graph", None) is self.graph
+    def taps(self, paths: list[str]) -> list[Tap]:
+        """The calls that have an output, as the engine takes them; `paths` are the names of all calls."""
+        pairs = zip(self.calls, paths, strict=True)
+        return [Tap(path, call.source, call.output, call.arguments) for call, path in pairs if call.output is not None]
 
     def _observing(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         def observed(*args: Any, **kwargs: Any) -> Any:
-            if not self._in_own_graph() or not self._on_first_replica():
+            if not self.frame.here() or not self.frame.first_replica():
                 return call(*args, **kwargs)
-            start = self._operations()
+            start = self.frame.position()
             self._inner.append([])
             try:
                 outputs = call(*args, **kwargs)
             finally:
                 inner = self._inner.pop()
-            if self.graph is not None and not type(layer).__module__.startswith("keras.src."):
-                weights = attention_weights(self.graph, start, inner)
-                if weights is not None:
-                    self._pending.setdefault(id(layer), {}).setdefault("attention", weights)
+            weights = self.frame.attention(layer, start, inner)
+            if weights is not None:
+                with self.frame.unrecorded():
+                    self._pending.setdefault(id(layer), {}).setdefault("attention", _few_samples(weights))
             tapped = self._tap_first(layer, [*args, *kwargs.values()], outputs)
             if self._inner:
-                self._inner[-1].append(range(start, self._operations()))
+                self._inner[-1].append(range(start, self.frame.position()))
             return tapped
 
         return observed
 
-    def _operations(self) -> int:
-        return 0 if self.graph is None else int(self.graph.version)
-
-    def _in_own_graph(self) -> bool:
-        return (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()) is self.graph
-
-    @staticmethod
-    def _on_first_replica() -> bool:
-        context = tf.distribute.get_replica_context()
-        replica = None if context is None else context.replica_id_in_sync_group
-        if isinstance(replica, tf.Tensor):
-            replica = tf.get_static_value(replica)
-        return not replica
-
     def _tap_first(self, layer: Any, arguments: list[Any], outputs: Any) -> Any:
         flat = keras.tree.flatten(outputs)
-        index = next((i for i, x in enumerate(flat) if self.sees(x)), None)
+        index = next((i for i, x in enumerate(flat) if self.frame.sees(x)), None)
         number = 1 + sum(call.layer is layer for call in self.calls)
         pending = self._pending.pop(id(layer), {})
         if index is None or number > (1 if id(layer) in self._looped else MAX_CALLS):
             return outputs
-        call = Call(layer, number, None, flat[index], [x for x in keras.tree.flatten(arguments) if self.sees(x)])
+        call = Call(layer, number, None, flat[index], [x for x in keras.tree.flatten(arguments) if self.frame.sees(x)])
         vars(call).update(pending)
         if id(flat[index]) in self._tapped:
             if call.attention is not None:
@@ -168,56 +147,24 @@ class Recording:
         if call.preactivation is None and call.arguments and not layer._trainable_variables and self._activates(layer):
             call.preactivation = call.arguments[0]
         if isinstance(layer, keras.layers.RNN) and call.arguments:
-            with tape_record.stop_recording():
-                call.gates, call.preactivation = gate_preactivations(layer, call.arguments[0])
-        flat[index] = self._tap(call, flat[index])
-        self.calls.append(call)
-        return keras.tree.pack_sequence_as(outputs, flat)
-
-    def _tap(self, call: Call, x: Any) -> Any:
-        """`x`, so that its gradient passes through `call.backward`.
-
-        It is what `tf.custom_gradient` does, less its registry, in which every traced tensor would stay for the life of
-        the process.
-        """
+            with self.frame.unrecorded():
+                call.gates, call.preactivation = gate_preactivations(self.frame, layer, call.arguments[0])
 
         def seen(dy: Any) -> None:
             call.backward = dy
 
-        y = self._identity(x, seen)
-        logits = getattr(x, "_keras_logits", None)
-        if self.sees(logits):
-            # Cross-entropy takes what enters a softmax or sigmoid from here, past the output: so must this step.
-            def seen_of_logits(dy: Any) -> None:
-                call.backward = dy if call.backward is None else call.backward
-
-            y._keras_logits = self._identity(logits, seen_of_logits)
-        mask = getattr(x, "_keras_mask", None)
-        if mask is not None:
-            y._keras_mask = mask
-        call.output = y
-        self._tapped[id(y)] = y
-        return y
-
-    def _identity(self, x: Any, seen: Callable[[Any], None]) -> Any:
-        with tape_record.stop_recording():
-            y = tf.identity(x)
-
-        def backward(dy: Any) -> Any:
-            if self._in_own_graph():
-                seen(dy)
-            return [dy]
-
-        tape_record.record_operation("InitAuditTap", [y], [x], backward)
-        return y
+        call.output = flat[index] = self.frame.tap(flat[index], seen)
+        self._tapped[id(call.output)] = call.output
+        self.calls.append(call)
+        return keras.tree.pack_sequence_as(outputs, flat)
 
     def _entering(self, layer: Any, activation: Callable[..., Any]) -> Callable[..., Any]:
         def entered(x: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.sees(x) and self._activates(layer) and self._on_first_replica():
+            if self.frame.sees(x) and self._activates(layer) and self.frame.first_replica():
                 pending = self._pending.setdefault(id(layer), {})
                 if "preactivation" not in pending and _is_of_ones_own(activation):
                     pending["passed"] = []
-                    x = self._identity(x, pending["passed"].append)
+                    x = self.frame.tap(x, pending["passed"].append)
                 pending.setdefault("preactivation", x)
             return activation(x, *args, **kwargs)
 
@@ -233,24 +180,24 @@ class Recording:
     def _attending(self, layer: Any, method: Callable[..., Any], watch: Callable[..., Any]) -> Callable[..., Any]:
         def attended(*args: Any, **kwargs: Any) -> Any:
             first = next(iter([*args, *kwargs.values()]), None)
-            if self.sees(first) and self._on_first_replica():
+            if self.frame.sees(first) and self.frame.first_replica():
                 # Of a kind of score or mask that the watch does not know, there is no row, and no fault.
-                with tape_record.stop_recording(), contextlib.suppress(Exception):
+                with self.frame.unrecorded(), contextlib.suppress(Exception):
                     weights = watch(layer, *args, **kwargs)
                     if weights is not None:
-                        self._pending.setdefault(id(layer), {})["attention"] = weights
+                        self._pending.setdefault(id(layer), {})["attention"] = _few_samples(weights)
             return method(*args, **kwargs)
 
         return attended
 
     def _applying(self, optimizer: Any) -> Callable[..., Any]:
         def applied(grads: Any, trainable_variables: Any = None) -> Any:
-            if not self._in_own_graph():
+            if not self.frame.here():
                 raise UnobservableError(
-                    "the model's own train_step applies its optimizer inside a nested tf.function, tf.cond or loop"
+                    "the model's own train_step applies its optimizer inside a condition or a loop of the backend"
                 )
             variables = trainable_variables if trainable_variables is not None else optimizer._trainable_variables
-            if self._on_first_replica():
+            if self.frame.first_replica():
                 for gradient, variable in zip(grads, variables, strict=False):
                     self.applied.setdefault(id(variable), optimizer)
                     if gradient is not None:
@@ -261,12 +208,12 @@ class Recording:
 
     def _scaling(self, loss: Any) -> Any:
         self.scaled = True
-        return loss * tf.cast(self.scale, loss.dtype)
+        return loss * ops.cast(self.scale, loss.dtype)
 
     def _losing(self, compute_loss: Callable[..., Any]) -> Callable[..., Any]:
         def lost(*args: Any, **kwargs: Any) -> Any:
             loss = compute_loss(*args, **kwargs)
-            if self.loss is None and self.sees(loss) and self._on_first_replica():
+            if self.loss is None and self.frame.sees(loss) and self.frame.first_replica():
                 self.loss = loss
             return loss
 
@@ -320,89 +267,58 @@ def _dot_product(
     return_attention_scores: Any = None,
     use_causal_mask: bool = False,
 ) -> Any:
-    """Attention weights `[samples * heads, queries, keys]` of `MultiHeadAttention` and `GroupedQueryAttention`."""
+    """Attention weights `[samples, heads, queries, keys]` of `MultiHeadAttention` and `GroupedQueryAttention`."""
     del layer, value, training, return_attention_scores
-    if query.shape.rank != 4:  # several attention axes
+    if len(query.shape) != 4:  # several attention axes
         return None
-    query, key = query[:ATTENTION_SAMPLES], key[:ATTENTION_SAMPLES]
-    width = tf.cast(tf.shape(query)[-1], tf.float32)
-    scores = tf.einsum("btnh,bsnh->bnts", tf.cast(query, tf.float32), tf.cast(key, tf.float32)) / tf.sqrt(width)
-    mask = tf.constant(True)
+    query, key = (ops.cast(x[:ATTENTION_SAMPLES], "float32") for x in (query, key))
+    scores = ops.einsum("btnh,bsnh->bnts", query, key) / math.sqrt(query.shape[-1])
     if attention_mask is not None:
-        mask = tf.cast(attention_mask[:ATTENTION_SAMPLES], tf.bool)
-        mask = mask[:, tf.newaxis] if mask.shape.rank == 3 else mask
-    elif use_causal_mask:
-        mask = tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0
-    # Zero again behind the softmax, as in Keras: a padded query, which may look nowhere, has no weights.
-    weights = tf.where(mask, tf.nn.softmax(tf.where(mask, scores, -1e9)), 0.0)
-    return _few_queries(tf.reshape(weights, tf.concat([[-1], tf.shape(scores)[2:]], 0)))
+        mask = ops.cast(attention_mask[:ATTENTION_SAMPLES], "bool")
+        return _masked_softmax(scores, mask[:, None] if len(mask.shape) == 3 else mask)
+    return _masked_softmax(scores, ops.tril(ops.ones_like(scores)) > 0 if use_causal_mask else None)
 
 
 def _given_scores(layer: Any, scores: Any, value: Any, scores_mask: Any = None, **kwargs: Any) -> Any:
     """Attention weights `[samples, queries, keys]` of `Attention` and `AdditiveAttention`."""
     del layer, value, kwargs
-    if scores.shape.rank != 3:
+    if len(scores.shape) != 3:
         return None
-    scores = tf.cast(scores[:ATTENTION_SAMPLES], tf.float32)
+    scores = ops.cast(scores[:ATTENTION_SAMPLES], "float32")
     if scores_mask is not None:
-        mask = tf.cast(scores_mask[:ATTENTION_SAMPLES], tf.bool)
-        mask = mask[:, tf.newaxis] if mask.shape.rank == 2 else mask
-        scores = tf.where(mask, scores, -1e9)
-    return _few_queries(tf.nn.softmax(scores))
+        mask = ops.cast(scores_mask[:ATTENTION_SAMPLES], "bool")
+        scores = ops.where(mask[:, None] if len(mask.shape) == 2 else mask, scores, -1e9)
+    return ops.softmax(scores)
 
 
-def _few_queries(weights: Any) -> Any:
-    stride = tf.maximum(1, tf.shape(weights)[1] // ATTENTION_QUERIES)
-    return weights[:, ::stride]
+def _masked_softmax(scores: Any, mask: Any) -> Any:
+    if mask is None:
+        return ops.softmax(scores)
+    # Zero again behind the softmax, as in Keras: a padded query, which may look nowhere, has no weights.
+    return ops.where(mask, ops.softmax(ops.where(mask, scores, -1e9)), 0.0)
 
 
-_WATCHED = (
+def _few_samples(weights: Any) -> Any:
+    """Attention weights of any rank as `[samples * heads, queries, keys]`, of some samples and queries."""
+    weights = ops.cast(weights[:ATTENTION_SAMPLES], "float32")
+    queries, keys = ops.shape(weights)[-2:]
+    weights = ops.reshape(weights, (-1, queries, keys))
+    return weights[:, :: max(1, queries // ATTENTION_QUERIES)] if isinstance(queries, int) else weights
+
+
+_WATCHED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (keras.layers.MultiHeadAttention, "_compute_attention", _dot_product),
     (keras.layers.GroupQueryAttention, "_compute_attention", _dot_product),
     (keras.layers.Attention, "_apply_scores", _given_scores),
 )
 """Keras's attention layers, the method that has the scores, and what takes the weights from its arguments."""
 
-_PASSING = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Mul", "SelectV2"})
-"""Operations between attention weights and the values that they weigh: dropout and changes of shape."""
-
-
-def attention_weights(graph: Any, start: int, inner: list[range]) -> Any:
-    """Attention weights `[samples * heads, queries, keys]` of a layer that calls a softmax in its own code; else None.
-
-    They are what a softmax gives out that values are multiplied by, as a matrix.
-
-    Args:
-        graph: The graph that the layer was traced into.
-        start: Number of the first operation of its call.
-        inner: Those of the layers that it has called, which have rows of their own.
-    """
-    for number, op in enumerate(graph.get_operations()[start:], start):
-        if op.type == "Softmax" and not any(number in calls for calls in inner) and _weighs(op.outputs[0]):
-            weights = tf.cast(op.outputs[0], tf.float32)
-            samples = weights[:ATTENTION_SAMPLES]
-            return _few_queries(tf.reshape(samples, tf.concat([[-1], tf.shape(samples)[-2:]], 0)))
-    return None
-
-
-def _weighs(weights: Any) -> bool:
-    if weights.shape.rank not in (3, 4):
-        return False
-    todo = [weights]
-    while todo:
-        for op in todo.pop().consumers():
-            if op.type.startswith("BatchMatMul") or op.type in ("Einsum", "XlaEinsum"):
-                return True
-            if op.type in _PASSING:
-                todo.extend(op.outputs)
-    return False
-
 
 GATES = {"LSTMCell": (("i", "f", "o"), "c", ("i", "f", "c", "o")), "GRUCell": (("z", "r"), "h", ("z", "r", "h"))}
 """Class of the cell -> its gates, its candidate, and the order in which they stand in the kernel."""
 
 
-def gate_preactivations(layer: Any, sequence: Any) -> tuple[Any, Any]:
+def gate_preactivations(frame: Frame, layer: Any, sequence: Any) -> tuple[Any, Any]:
     """What enters the gates and the candidate of a recurrent layer over its first `GATE_STEPS` steps.
 
     Returns:
@@ -411,24 +327,25 @@ def gate_preactivations(layer: Any, sequence: Any) -> tuple[Any, Any]:
     """
     cell = layer.cell
     kind = type(cell).__name__
-    if kind not in (*GATES, "SimpleRNNCell") or sequence.shape.rank != 3 or not sequence.shape[1]:
+    if kind not in (*GATES, "SimpleRNNCell") or len(sequence.shape) != 3 or not sequence.shape[1]:
         return None, None
     gates, candidate, order = GATES.get(kind, ((), "h", ("h",)))
-    states = [tf.zeros([tf.shape(sequence)[0], units], cell.compute_dtype) for units in _as_list(cell.state_size)]
-    kernel, recurrent = (tf.cast(w.value, cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel))
+    samples = ops.shape(sequence)[0]
+    states = [ops.zeros((samples, units), cell.compute_dtype) for units in _as_list(cell.state_size)]
+    kernel, recurrent = (ops.cast(frame.value(w), cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel))
     bias = 0.0
     if cell.use_bias:
-        bias = tf.cast(cell.bias.value, cell.compute_dtype)
-        bias = tf.reduce_sum(bias, 0) if bias.shape.rank == 2 else bias
+        bias = ops.cast(frame.value(cell.bias), cell.compute_dtype)
+        bias = ops.sum(bias, 0) if len(bias.shape) == 2 else bias
     seen: dict[str, list[Any]] = {name: [] for name in order}
     steps = range(int(sequence.shape[1]))
     for t in (steps[::-1] if layer.go_backwards else steps)[:GATE_STEPS]:
-        entering = tf.matmul(sequence[:, t], kernel) + tf.matmul(states[0], recurrent) + bias
-        for name, part in zip(order, tf.split(entering, len(order), -1), strict=True):
+        entering = ops.matmul(sequence[:, t], kernel) + ops.matmul(states[0], recurrent) + bias
+        for name, part in zip(order, ops.split(entering, len(order), -1), strict=True):
             seen[name].append(part)
         _, states = cell.call(sequence[:, t], states, training=False)
-    stacked = {name: tf.stack(parts, 1) for name, parts in seen.items()}
-    return tf.concat([stacked[g] for g in gates], -1) if gates else None, stacked[candidate]
+    stacked = {name: ops.stack(parts, 1) for name, parts in seen.items()}
+    return ops.concatenate([stacked[g] for g in gates], -1) if gates else None, stacked[candidate]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -28,6 +28,7 @@ from ..diagnosis.wording import num
 from ..initializers.base import mix
 from ..layers import catalogue
 from ..observe import describe
+from ..observe.engines import engine
 from ..observe.probe import iterations
 from ..records import Finding, LayerInfo, Snapshot
 from .proof import effect
@@ -151,7 +152,7 @@ def _with_shorter_steps(finding: Finding, probe: Any, thresholds: Thresholds | N
     """The finding with the longest step that learns from a new start: by now the old one may be beyond repair."""
     assert finding.remedy is not None
     model, dropped = probe.model, dataclasses.replace(finding, remedy=None)
-    if model.distribute_strategy.num_replicas_in_sync > 1:  # an update by hand is made on one replica
+    if engine().replicas(model) > 1:  # an update by hand is made on one replica
         return dropped
     try:
         with _everything_kept(probe), warnings.catch_warnings():

@@ -1,18 +1,18 @@
-"""What a traced step does with a weight: does it multiply the data, is it looked up, or is it only added to the data.
+"""What a graph of TensorFlow says of the step that was traced into it: what flows where, and what weights are for.
 
-A layer of a person's own says nothing of its weights. The graph of its step does: a position embedding is added, a
-class token is put in front of the data, a table is gathered from, and a kernel is what the data is multiplied by.
+A layer of a person's own says nothing of itself. The graph of its step does: a position embedding is added, a class
+token is put in front of the data, a table is gathered from, and a kernel is what the data is multiplied by. The graph
+is read and never run; nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-import tensorflow as tf
+from . import Use
 
-Use = Literal["kernel", "table", "other"]
-"""Multiplied with data; looked up by data; or added to it, put beside it, given out as it is, picked by position."""
+# What a weight is for
 
 _PASSING = frozenset(
     {
@@ -63,7 +63,7 @@ def uses(graph: Any, data: Iterable[Any], outputs: Iterable[Any], weights: Itera
 
 def _dependent(graph: Any, data: Iterable[Any]) -> set[int]:
     """Ids of the operations whose values follow from the data, or from random numbers that take its place."""
-    sources = {id(tensor.op) for tensor in data if isinstance(tensor, tf.Tensor)}
+    sources = {id(tensor.op) for tensor in data if hasattr(tensor, "op")}
     found: set[int] = set()
     for op in graph.get_operations():  # each after those that it takes its inputs from
         if op.type not in _FORGETTING and (
@@ -126,3 +126,95 @@ def _repeats(op: Any) -> bool:
     """Whether what is gathered, by places that do not follow from the data, is more than what there was."""
     before, after = op.inputs[0].shape.num_elements(), op.outputs[0].shape.num_elements()
     return before is not None and after is not None and after > before
+
+
+# What flows where
+
+
+def above(tensor: Any, known: dict[int, str]) -> Iterator[str]:
+    """The known tensors that flow into one without passing another; not along a mask, which no signal flows through."""
+    todo, visited = [tensor], set()
+    while todo:
+        current = todo.pop()
+        if id(current) in known:
+            yield known[id(current)]
+        elif id(current.op) not in visited:
+            visited.add(id(current.op))
+            todo.extend(x for x in current.op.inputs if x.dtype.name != "bool")
+
+
+def attention_weights(graph: Any, start: int, inner: Sequence[range]) -> Any:
+    """What a softmax gives out that values are multiplied by, as a matrix; see `Frame.attention`."""
+    for number, op in enumerate(graph.get_operations()[start:], start):
+        if op.type == "Softmax" and not any(number in calls for calls in inner) and _weighs(op.outputs[0]):
+            return op.outputs[0]
+    return None
+
+
+_WEIGHING = frozenset({"Cast", "Identity", "Reshape", "Transpose", "Mul", "SelectV2"})
+"""Operations between attention weights and the values that they weigh: dropout and changes of shape."""
+
+
+def _weighs(weights: Any) -> bool:
+    if weights.shape.rank not in (3, 4):
+        return False
+    todo = [weights]
+    while todo:
+        for op in todo.pop().consumers():
+            if op.type.startswith("BatchMatMul") or op.type in ("Einsum", "XlaEinsum"):
+                return True
+            if op.type in _WEIGHING:
+                todo.extend(op.outputs)
+    return False
+
+
+_RAW = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Elu": "elu",
+    "Selu": "selu",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+}
+_KEEPING = ("Identity", "Cast", "Reshape", "BiasAdd", "StopGradient", "EnsureShape")
+
+
+def raw_activation(tensor: Any) -> str | None:
+    """The activation that an operation outside of any layer applies to a tensor."""
+    todo = [tensor]
+    while todo:
+        for op in todo.pop().consumers():
+            if op.type == "Sigmoid" and any(
+                other.type == "Mul" and op.outputs[0] in list(other.inputs) for other in tensor.consumers()
+            ):
+                return "silu"  # x * sigmoid(x)
+            if op.type == "LeakyRelu":
+                return f"leaky_relu({op.get_attr('alpha'):.6g})"
+            if op.type in _RAW:
+                return _RAW[op.type]
+            if op.type in _KEEPING:
+                todo.extend(op.outputs)
+    return None
+
+
+def sums(graph: Any, known: dict[int, int]) -> Iterator[tuple[set[int], ...]]:
+    """The additions of a graph whose terms all come from the inputs or from taps."""
+
+    def origins(tensor: Any) -> set[int]:
+        found, todo, seen = set(), [tensor], set()
+        while todo:
+            current = todo.pop()
+            if id(current) in known:
+                found.add(known[id(current)])
+            elif id(current.op) not in seen:
+                seen.add(id(current.op))
+                todo.extend(current.op.inputs)
+        return found
+
+    for op in graph.get_operations():
+        if op.type in ("AddV2", "AddN", "Add") and op.outputs[0].dtype.is_floating:
+            terms = tuple(origins(tensor) for tensor in op.inputs)
+            if len(terms) > 1 and all(terms):
+                yield terms
