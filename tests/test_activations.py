@@ -188,12 +188,6 @@ def test_a_function_that_is_only_steep_in_a_narrow_place_has_no_flat_ends():
         assert high == pytest.approx(flat_ends("tanh")[1] / 100.0, rel=0.05)
 
 
-def test_what_a_callable_draws_from_python_and_numpy_is_put_back():
-    before = random.getstate(), np.random.get_state()[1].tolist()
-    facts(lambda x: x * random.random() * np.random.uniform())
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
-
-
 def test_a_thousand_layers_with_a_function_each_are_evaluated_in_seconds():
     called = 0
 

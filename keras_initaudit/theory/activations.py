@@ -167,12 +167,11 @@ def _layer(layer: Any) -> Elementwise | str:
 
 
 def _callable(function: Callable[..., Any], name: str) -> Elementwise | str:
-    with callables.random_states_kept():
-        for dtype in callables.precisions():
-            try:
-                return _evaluated(function, name, dtype)
-            except ValueError as error:
-                failed = error
+    for dtype in callables.precisions():
+        try:
+            return _evaluated(function, name, dtype)
+        except ValueError as error:
+            failed = error
     raise ValueError(f"`activation` {name!r} {failed}.") from failed
 
 

@@ -2,16 +2,15 @@
 
 A callable is called eagerly, on numbers, in float64, or in float32 where it takes nothing else (a constant inside of
 it), never while a backend traces: there a call would leave its operations, its variables and its random numbers in the
-person's own graph. Imports keras and numpy only.
+person's own graph. What it draws from random states stays drawn: to put those back is for who knows what else draws
+from them at the time. Imports keras and numpy only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -66,17 +65,6 @@ def values(function: Callable[..., Any], x: Array, dtype: str) -> Array:
             return np.asarray(result, dtype=np.float64)
     except Exception as error:  # the person's own code runs here
         raise ValueError(f"could not be evaluated on a tensor: {error}") from error
-
-
-@contextlib.contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Puts back Python's and NumPy's random states, from which a callable may draw."""
-    before = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def elementwise(function: Callable[..., Any], dtype: str) -> Function:
