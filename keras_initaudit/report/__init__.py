@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .report import BadInitializationError, Report
+from .report import SCHEMA, VERSION, BadInitializationError, Report
 
-__all__ = ["BadInitializationError", "Report"]
+__all__ = ["SCHEMA", "VERSION", "BadInitializationError", "Report"]

@@ -1,0 +1,61 @@
+"""A report for a notebook: headline, findings, depth profile, table; self-contained, no script."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from ..records import Finding
+from . import parts
+from .formatting import sentence
+from .svg import clean, profile_svg
+
+if TYPE_CHECKING:
+    from .report import Report
+
+_TABLE_ROWS = 40
+
+
+def html(report: Report) -> str:
+    """See `Report._repr_html_`."""
+    colour = parts.HEX[report.verdict]
+    made = [
+        f'<div style="font-family:system-ui,sans-serif;max-width:60em;border-left:4px solid {colour};'
+        'padding-left:12px">',
+        f'<div style="font-size:1.15em;font-weight:600;color:{colour}">{parts.MARK[report.verdict]} Init Audit: '
+        f"{escape(clean(report.headline))}</div>",
+        f"<div>{escape(clean(parts.measured(report.snapshot)))}</div>",
+    ]
+    made += [_finding_html(finding, report.step) for finding in report.findings]
+    made += [f"<div>ignored {escape(parts.title(finding, report.step))}</div>" for finding in report.ignored]
+    made += [profile_svg(report.snapshot), _table(report), "</div>"]
+    return "".join(made)
+
+
+def _table(report: Report) -> str:
+    rows = []
+    for info, row in parts.chosen(report, _TABLE_ROWS):
+        rules = ", ".join(parts.rules_at(report, info.path))
+        numbers = "".join(f'<td style="text-align:right">{cell}</td>' for cell in parts.cells(row))
+        name = escape(clean(info.path))
+        rows.append(f'<tr><td style="text-align:left">{name}</td>{numbers}<td>{escape(rules)}</td></tr>')
+    head = "".join(f"<th>{name}</th>" for name in parts.HEADERS)
+    caption = f'<caption style="caption-side:bottom;font-size:.85em">{parts.LEGEND}</caption>'
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def _finding_html(finding: Finding, step: int) -> str:
+    where = f" at <code>{escape(clean(finding.layer))}</code>" if finding.layer else ""
+    text = escape(sentence(clean(finding.message)) + clean(parts.leads_to(finding)))
+    severity = f"{parts.MARK[finding.severity]} {finding.severity}{parts.since(finding, step)}"
+    severity = f'<span style="color:{parts.HEX[finding.severity]}">{severity}</span>'
+    made = [
+        '<div style="margin:.7em 0">'
+        f'<div style="font-weight:600">{severity}: {escape(finding.rule)}{where}</div><div>{text}</div>'
+    ]
+    if finding.remedy:
+        made.append(f"<div>{escape(clean(parts.remedy_title(finding)))}</div>")
+        made.append(f'<pre style="margin:.3em 1em;font-family:monospace">{escape(finding.remedy)}</pre>')
+    if finding.proof:
+        made.append(f"<div>Measured: {escape(sentence(clean(finding.proof)))}</div>")
+    return "".join([*made, "</div>"])

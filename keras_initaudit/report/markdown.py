@@ -1,0 +1,47 @@
+"""A report as GitHub-flavoured markdown: all findings, then the layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import parts
+from .formatting import code_md, escape_md, fence, sentence
+
+if TYPE_CHECKING:
+    from .report import Report
+
+_TABLE_ROWS = 40
+
+
+def markdown(report: Report) -> str:
+    """See `Report.to_markdown`."""
+    lines = [
+        f"**{parts.MARK[report.verdict]} Init Audit: {escape_md(report.headline)}**",
+        "",
+        escape_md(parts.measured(report.snapshot)),
+    ]
+    for finding in report.findings:
+        where = f" at {code_md(finding.layer)}" if finding.layer else ""
+        since = parts.since(finding, report.step)
+        title = f"{parts.MARK[finding.severity]} {finding.severity}{since}: {finding.rule}{where}"
+        lines += ["", f"### {title}", ""]
+        lines.append(f"{escape_md(sentence(finding.message))}{escape_md(parts.leads_to(finding))}")
+        if finding.remedy:
+            quotes = fence(finding.remedy)
+            lines += ["", f"{escape_md(parts.remedy_title(finding))}", "", f"{quotes}python", finding.remedy, quotes]
+        if finding.proof:
+            lines += ["", f"Measured: {escape_md(sentence(finding.proof))}"]
+        if finding.reference:
+            lines += ["", f"*{escape_md(finding.reference)}*"]
+    if report.ignored:
+        lines.append("")
+    for finding in report.ignored:
+        where = f" at {code_md(finding.layer)}" if finding.layer else ""
+        lines.append(f"- ignored {finding.severity}{parts.since(finding, report.step)}: {finding.rule}{where}")
+    chosen = parts.chosen(report, _TABLE_ROWS)
+    if chosen:
+        lines += ["", f"| {' | '.join(parts.HEADERS)} |", "|---|" + "---:|" * (len(parts.HEADERS) - 2) + "---|"]
+        for info, row in chosen:
+            cells = [code_md(info.path), *parts.cells(row), ", ".join(parts.rules_at(report, info.path))]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

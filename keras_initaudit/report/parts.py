@@ -1,0 +1,105 @@
+"""What all forms of a report show alike: which layers, their numbers, and what a finding is called.
+
+Nothing is decided here, and no form is known; names of layers are untrusted text, which each form escapes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from ..records import Finding, LayerInfo, Snapshot, Statistics
+from .formatting import count, num
+from .svg import clean, layer_rows
+
+if TYPE_CHECKING:
+    from .report import Report
+
+HEADERS = ("layer", "output", "spread", "gradient", "weights", "log update", "finding")
+LEGEND = (
+    "rms of the output, its spread over samples, rms of dL/d(output) and of the weights, log10 of the last update "
+    "over the weights"
+)
+MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
+HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
+"""Verdict -> its sign, and its colour."""
+
+
+def measured(snapshot: Snapshot) -> str:
+    """One line: the loss, the samples, the optimizer."""
+    said = [f"loss {num(snapshot.loss)}" if _loss_is_known(snapshot) else "loss not known"]
+    if snapshot.baseline_loss is not None:
+        said[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss)})"
+    if snapshot.batch_size:
+        said.append(count(snapshot.batch_size, "sample"))
+    if snapshot.optimizer:
+        rate = "" if snapshot.learning_rate is None else f" at {num(snapshot.learning_rate)}"
+        said.append(f"{snapshot.optimizer}{rate}")
+    return ", ".join(said)
+
+
+def rules_at(report: Report, path: str) -> list[str]:
+    """The rules whose findings name a layer."""
+    named = [f.rule for f in report.findings if f.layer == path or path in f.evidence.get("affected", ())]
+    return list(dict.fromkeys(named))
+
+
+def chosen(report: Report, room: int) -> list[tuple[LayerInfo, Statistics]]:
+    """At most `room` layers, in order: those that a finding names first, then evenly from the rest."""
+    rows = [row for row in layer_rows(report.snapshot) if row[0].weight] or layer_rows(report.snapshot)
+    if len(rows) <= room:
+        return rows
+    named = {f.layer for f in report.findings}
+    spots = [round(i * (len(rows) - 1) / (room - 1)) for i in range(room)]
+    wanted = [i for i, (info, _) in enumerate(rows) if info.path in named]
+    keep = {0, len(rows) - 1, *wanted[: room - 2]}
+    for spot in sorted(spots, key=lambda s: -min((abs(s - k) for k in keep), default=0)):
+        if len(keep) < room:
+            keep.add(spot)
+    return [rows[i] for i in sorted(keep)]
+
+
+def cells(row: Statistics) -> list[str]:
+    """The numbers of a layer, as its line in the table has them."""
+    values = (row.activation_rms, row.activation_spread, row.backward_rms, row.weight_rms, row.update_log10)
+    broken = (row.activation_nonfinite > 0.0, False, row.backward_nonfinite > 0.0, row.weight_nonfinite > 0.0, False)
+    return ["not finite" if bad else "" if math.isnan(v) else num(v) for v, bad in zip(values, broken, strict=True)]
+
+
+def _loss_is_known(snapshot: Snapshot) -> bool:
+    """NaN stands for a loss that the training step does not show, unless there is another sign of NaN."""
+    broken = any(row.activation_nonfinite > 0.0 or row.backward_nonfinite > 0.0 for row in snapshot.statistics)
+    return broken or not math.isnan(snapshot.loss)
+
+
+def since(finding: Finding, step: int) -> str:
+    """When a finding was made, where the report is of a later step: its numbers are not those of the table."""
+    made = finding.evidence.get("step", 0)
+    return "" if made == step else f" at step {made}"
+
+
+def title(finding: Finding, step: int) -> str:
+    """What a finding is called, in plain text."""
+    where = f" at {clean(finding.layer)}" if finding.layer else ""
+    return f"{finding.severity}{since(finding, step)}: {finding.rule}{where}"
+
+
+def leads_to(finding: Finding) -> str:
+    """A sentence on what follows from a finding; empty where nothing does."""
+    if finding.evidence.get("origin") == "data":
+        return ""  # all that is measured behind it is an echo
+    rules = dict.fromkeys(str(c["rule"]) for c in finding.evidence.get("consequences", ()))
+    return f" It leads to {', '.join(rules)}." if rules else ""
+
+
+def remedy_title(finding: Finding) -> str:
+    """What stands above a remedy: which layers it is for."""
+    # A kernel of a layer (`lstm/recurrent_kernel`) has a row of its own, and is mended by an argument of the layer.
+    layers = list(dict.fromkeys(re.sub(r"/\w*kernel$", "", path) for path in finding.evidence.get("layers", ())))
+    remedy = finding.remedy or ""
+    if not layers or re.search(r"\bmodel\b", remedy) or "preprocessing" in remedy:
+        return "Remedy:"
+    if len(layers) <= 3:
+        return f"Remedy, for {', '.join(layers)}:"
+    return f"Remedy, for {layers[0]}, {layers[1]} and {len(layers) - 2} more layers:"

@@ -1,0 +1,78 @@
+"""A report for a terminal of 80 columns, at most a screenful."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ..records import Finding
+from . import parts
+from .formatting import WIDTH, count, sentence, shorten, wrap
+from .svg import clean, layer_rows
+
+if TYPE_CHECKING:
+    from .report import Report
+
+_FULL_FINDINGS = 3
+_TABLE_ROWS = 12
+_BOLD, _RESET = "\x1b[1m", "\x1b[0m"
+_COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m"}
+
+
+def text(report: Report, *, color: bool | None = None) -> str:
+    """See `Report.text`."""
+    paint = _terminal() if color is None else color
+    verdict = f"{_BOLD}{_COLOUR[report.verdict]}" if paint else ""
+    lines = [f"{verdict}{line}{_RESET if paint else ''}" for line in wrap(f"Init Audit: {report.headline}", "")]
+    lines.append(f"  {parts.measured(report.snapshot)}")
+    for finding in report.findings[:_FULL_FINDINGS]:
+        lines += ["", *_finding_lines(finding, paint, report.step)]
+    rest = report.findings[_FULL_FINDINGS:]
+    if rest:
+        lines.append("")
+        lines += [shorten(f"also {parts.title(finding, report.step)}", WIDTH) for finding in rest[:4]]
+        if len(rest) > 4:
+            lines.append(f"and {count(len(rest) - 4, 'more finding')}; to_markdown() shows them all")
+    if report.ignored:
+        titles = [f"ignored {parts.title(finding, report.step)}" for finding in report.ignored]
+        more = [f"and {len(titles) - 4} more ignored"] if len(titles) > 4 else []
+        lines += ["", *(shorten(title, WIDTH) for title in titles[:4]), *more]
+    return "\n".join([*lines, "", *_table(report)])
+
+
+def _table(report: Report) -> list[str]:
+    chosen = parts.chosen(report, _TABLE_ROWS)
+    if not chosen:
+        return []
+    cells = [list(parts.HEADERS)]
+    for info, row in chosen:
+        rules = parts.rules_at(report, info.path)
+        cells.append([clean(info.path), *parts.cells(row), rules[0] if rules else ""])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(parts.HEADERS))]
+    widths[0] = max(5, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    lines = []
+    for line in cells:
+        first = shorten(line[0], widths[0], middle=True).ljust(widths[0])
+        numbers = [cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:-1], strict=True)]
+        lines.append("  ".join([first, *numbers, line[-1]]).rstrip())
+    hidden = len(layer_rows(report.snapshot)) - len(chosen)
+    more = f"; {count(hidden, 'more layer')} not shown" if hidden > 0 else ""
+    now = f"after {count(report.step, 'update')}: " if report.step else ""
+    return [*lines, *wrap(f"({now}{parts.LEGEND}{more})", "")]
+
+
+def _finding_lines(finding: Finding, paint: bool, step: int) -> list[str]:
+    title = shorten(parts.title(finding, step), WIDTH)
+    lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title]
+    lines += wrap(sentence(clean(finding.message)) + clean(parts.leads_to(finding)), "  ")
+    if finding.remedy:
+        lines += wrap(clean(parts.remedy_title(finding)), "  ")
+        lines += [f"      {clean(line)}" for line in finding.remedy.splitlines()]
+    if finding.proof:
+        lines += wrap(f"Measured: {sentence(clean(finding.proof))}", "  ")
+    return lines
+
+
+def _terminal() -> bool:
+    return not os.environ.get("NO_COLOR") and bool(getattr(sys.stdout, "isatty", lambda: False)())
