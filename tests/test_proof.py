@@ -276,17 +276,22 @@ def test_tables_that_share_a_seed_are_not_mended_by_a_loss_of_six_times_the_firs
     reason="twice the uninformed loss is no limit for a mean square, in which the variance of sound outputs counts too",
 )
 def test_a_regression_whose_signal_vanishes_has_its_remedy():
+    """From each of several starts: a new start of the model cures every one of them, and chance shows it for some."""
+
     def small():
         return initializers.RandomNormal(stddev=1e-4)
 
-    keras.utils.set_random_seed(0)
-    stack = []
-    for _ in range(3):
-        stack += [layers.DepthwiseConv2D(3, depthwise_initializer=small())]
-        stack += [layers.Conv2D(8, 1, activation="relu", kernel_initializer=small())]
     x = np.random.default_rng(0).normal(size=(32, 16, 16, 8)).astype("float32")
-    model = keras.Sequential([keras.Input(x.shape[1:]), *stack, layers.Flatten(), layers.Dense(1)])
-    model.compile("sgd", "mse")
-    (finding,) = ki.audit(model, x, np.random.default_rng(1).normal(size=(32, 1)) / 2).findings
-    assert finding.rule == "vanishing-signal"
-    assert finding.remedy is not None
+    y = np.random.default_rng(1).normal(size=(32, 1)) / 2
+    for seed in (1, 3, 4):
+        keras.backend.clear_session()  # the draws of a remedy follow from the names of the layers
+        keras.utils.set_random_seed(seed)
+        stack = []
+        for _ in range(3):
+            stack += [layers.DepthwiseConv2D(3, depthwise_initializer=small())]
+            stack += [layers.Conv2D(8, 1, activation="relu", kernel_initializer=small())]
+        model = keras.Sequential([keras.Input(x.shape[1:]), *stack, layers.Flatten(), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        (finding,) = ki.audit(model, x, y).findings
+        assert finding.rule == "vanishing-signal"
+        assert finding.remedy is not None
