@@ -25,6 +25,7 @@ from .diagnosis import Thresholds
 from .diagnosis.ignoring import checked_ignore
 from .observe.batch import first_batch, fixed_batch_size
 from .observe.engines import engine, require
+from .observe.engines.undocumented import compiled_with
 from .observe.hooks import replace
 from .observe.keras2 import OutOfBatches, keras_2_sentence
 from .observe.probe import Probe, updates_made
@@ -165,7 +166,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             self._failed = True
             warnings.warn(f"InitAudit does not audit this fit: {keras_2}.", stacklevel=2)
             return
-        compiled = (self.model, self.model.optimizer, self.model._compile_loss)
+        compiled = (self.model, *compiled_with(self.model))
         self._failed = False
         self._put_back()
         if not _same(compiled[:1], self._compiled[:1]):

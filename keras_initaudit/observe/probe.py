@@ -24,6 +24,7 @@ from ..theory import gains
 from . import describe, duplicates, measures, movement
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .engines import Array, Frame, UnobservableError, engine
+from .engines.undocumented import learning_rate_setting
 from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
 from .taps import Recording, optimizers, scales_loss
 
@@ -326,7 +327,7 @@ def _kind(optimizer: Any) -> str:
 
 def _peak_rate(optimizer: Any) -> float | None:
     """The largest value of a learning rate schedule, as far as some steps up to a million tell; None without one."""
-    schedule = getattr(_inner(optimizer), "_learning_rate", None)
+    schedule = learning_rate_setting(_inner(optimizer))
     if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         return None
     with contextlib.suppress(Exception):  # one of the user's own may want what only training gives

@@ -20,7 +20,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common import global_state
 
 from ..diagnosis import Thresholds, diagnose, seen_by
 from ..diagnosis.proposals import WHOLE_MODEL
@@ -29,6 +28,7 @@ from ..initializers.base import mix
 from ..layers import catalogue
 from ..observe import describe
 from ..observe.engines import engine
+from ..observe.engines.undocumented import names_kept, weights_of
 from ..observe.probe import iterations
 from ..records import Finding, LayerInfo, Snapshot
 from .proof import effect
@@ -213,7 +213,7 @@ def _start_optimizer(optimizer: Any) -> None:
     if not optimizer.built:  # to build it here would leave it built, for weights that may yet be frozen
         raise ValueError(f"the optimizer {optimizer.name!r} has made no update")
     copy = type(optimizer).from_config(optimizer.get_config())
-    copy.build(list(optimizer._trainable_variables))
+    copy.build(weights_of(optimizer))
     for variable, fresh in zip(_state(optimizer), _state(copy), strict=True):
         variable.assign(fresh.value)
 
@@ -221,7 +221,7 @@ def _start_optimizer(optimizer: Any) -> None:
 def _state(optimizer: Any) -> list[Any]:
     """All variables of an optimizer and of those that it wraps, also what one does not list, as Nadam's product."""
     found = {id(variable): variable for variable in optimizer.variables}
-    weights = {id(variable) for variable in optimizer._trainable_variables}
+    weights = {id(variable) for variable in weights_of(optimizer)}
     for part in (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
         for value in vars(part).values() if part is not None else ():
             for held in value if isinstance(value, list | tuple) else (value,):
@@ -231,21 +231,9 @@ def _state(optimizer: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _names_kept() -> Iterator[None]:
-    """Puts the counters back from which Keras makes names: the next layer gets the name that it would have had."""
-    counters = global_state.get_global_attribute("object_name_uids", {})
-    before = dict(counters)
-    try:
-        yield
-    finally:
-        counters.clear()
-        counters.update(before)
-
-
-@contextlib.contextmanager
 def _everything_kept(probe: Any) -> Iterator[None]:
     """Puts back all that a trial with updates changes."""
-    with _names_kept(), probe.everything_kept(), _kept(probe, _state(probe.model.optimizer)):
+    with names_kept(), probe.everything_kept(), _kept(probe, _state(probe.model.optimizer)):
         yield
 
 

@@ -27,6 +27,7 @@ from tensorflow.python.eager import record as tape_record
 
 from . import Array, Flow, Step, Tap, UnobservableError, Use
 from . import tensorflow_graph as reading
+from .undocumented import all_built
 
 # The run
 
@@ -149,7 +150,7 @@ class GraphRunner:
 
     def ready(self, batch: Any) -> bool:
         """See `Runner`. An eager model must be built, which not every one can be beforehand."""
-        if not self.model.run_eagerly or _all_built(self.model):
+        if not self.model.run_eagerly or all_built(self.model):
             return True
         try:
             self.model._symbolic_build(data_batch=batch)
@@ -339,11 +340,6 @@ def _all_variables(model: Any) -> list[Any]:
             if isinstance(member, keras.optimizers.Optimizer):
                 held.extend(member.variables)
     return list({id(v): v.value for v in held if isinstance(v.value, tf.Variable)}.values())
-
-
-def _all_built(model: Any) -> bool:
-    parts = (model._compile_metrics, model._compile_loss, *model._flatten_layers())
-    return all(part is None or part.built for part in parts)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,51 @@
+"""What the audit needs of Keras on every backend and Keras does not document: a function for each need.
+
+The names behind them may move in any release. `tests/test_private_names.py` looks each of them up.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from keras.src.backend.common import global_state
+
+
+def compiled_with(model: Any) -> tuple[Any, Any]:
+    """What `compile` has left in a model: its optimizer, and the object that computes its loss, new at each call."""
+    return model.optimizer, model._compile_loss
+
+
+def all_built(model: Any) -> bool:
+    """Whether the model, its layers, its loss and its metrics all have their variables."""
+    parts = (model._compile_metrics, model._compile_loss, *model._flatten_layers())
+    return all(part is None or part.built for part in parts)
+
+
+def weights_of(optimizer: Any) -> list[Any]:
+    """The weights that an optimizer was built for, in the order of its slots."""
+    return list(optimizer._trainable_variables)
+
+
+def learning_rate_setting(optimizer: Any) -> Any:
+    """The learning rate as it was given: a schedule, or a variable with a number; None where it has none.
+
+    `optimizer.learning_rate` would be the number that a schedule gives now.
+    """
+    return getattr(optimizer, "_learning_rate", None)
+
+
+@contextlib.contextmanager
+def names_kept() -> Iterator[None]:
+    """Puts the counters back from which Keras makes names: the next layer gets the name that it would have had."""
+    # As Keras itself asks for them: after `clear_session` there are none until the first name is made.
+    default = collections.defaultdict[str, int](int)
+    counters = global_state.get_global_attribute("object_name_uids", default, set_to_default=True)
+    before = dict(counters)
+    try:
+        yield
+    finally:
+        counters.clear()
+        counters.update(before)
