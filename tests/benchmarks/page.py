@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "browser")]
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "support"), str(TESTS / "tensorboard" / "browser")]
 
 from deep_network import Network, findings_of  # noqa: E402  found through the line above
 from tensorboard_server import tensorboard  # noqa: E402

@@ -1,6 +1,6 @@
 """What the audit needs of Keras on every backend and Keras does not document: a function for each need.
 
-The names behind them may move in any release. `tests/test_private_names.py` looks each of them up.
+The names behind them may move in any release. `tests/observe/test_private_names.py` looks each of them up.
 """
 
 from __future__ import annotations

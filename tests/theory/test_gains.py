@@ -22,7 +22,7 @@ from keras_initaudit.theory.gains import (
 
 REFERENCE = [
     line.split("\t")
-    for line in (Path(__file__).parent / "reference" / "gains.tsv").read_text().splitlines()
+    for line in (Path(__file__).parents[1] / "reference" / "gains.tsv").read_text().splitlines()
     if line and not line.startswith(("#", "activation"))
 ]
 # A callable is evaluated by the backend; JAX computes in float32, whose rounding the derivative amplifies.

@@ -1,6 +1,6 @@
 """Makes the pictures of the README: the tab with a badly and a well initialized run of one network, on real digits.
 
-    python tests/browser/screenshots.py [--into .github/images]
+    python tests/tensorboard/browser/screenshots.py [--into .github/images]
 
 Trains the same deep network twice with `InitAudit`, starts TensorBoard on the log, and photographs the tab.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT), str(HERE.parent), str(HERE)]
+ROOT = HERE.parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(HERE)]
 
 import chromium  # noqa: E402  found through the line above
 from tensorboard_server import tensorboard  # noqa: E402

@@ -18,7 +18,7 @@ from keras_initaudit.initializers.scaling import MODES, TRUNCATED_STD
 from keras_initaudit.theory.gains import gain
 
 BACKEND = keras.backend.backend()
-PACKAGE = str(Path(__file__).parent.parent)
+PACKAGE = str(Path(__file__).parents[2])
 
 
 def numbers(initializer, shape, dtype="float32"):

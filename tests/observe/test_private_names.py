@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
+PACKAGE = Path(__file__).parents[2] / "keras_initaudit"
 
 
 # Real objects to look names up on

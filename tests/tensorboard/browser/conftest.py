@@ -1,18 +1,14 @@
 """A browser and TensorBoards for the tests of the page; skipped without chromium, unless REQUIRE_BROWSER=1."""
 
-import sys
 from pathlib import Path
 
+import chromium
 import pytest
+from deep_network import Network, findings_of
+from tensorboard_server import tensorboard
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
-
-import chromium  # noqa: E402  found through the line above
-from deep_network import Network, findings_of  # noqa: E402
-from tensorboard_server import tensorboard  # noqa: E402
-
-from keras_initaudit.records import Snapshot  # noqa: E402
-from keras_initaudit.tensorboard.summary import Writer  # noqa: E402
+from keras_initaudit.records import Snapshot
+from keras_initaudit.tensorboard.summary import Writer
 
 STEPS = (0, 1, 2, 5, 10, 20)
 EVIL = [

@@ -22,7 +22,8 @@ from keras_initaudit.report.svg import profile_svg
 
 GOLDEN = Path(__file__).parent / "golden"
 REWRITE = bool(os.environ.get("REWRITE_GOLDEN"))
-"""`REWRITE_GOLDEN=1 pytest tests/test_report.py` writes the golden files anew; look at what changed before a commit."""
+"""`REWRITE_GOLDEN=1 pytest tests/report/test_report.py` writes the golden files anew; look at what
+changed before a commit."""
 
 HOSTILE = "a<script>alert(1)</script>|`x`*_[l](javascript:0)\x1b[2J\n# h"
 

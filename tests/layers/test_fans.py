@@ -11,7 +11,7 @@ from keras_initaudit.layers.catalogue import fans, find, kernels, register
 
 REFERENCE = {
     line.split("\t")[0]: [float(figure) for figure in line.split("\t")[4:6]]
-    for line in (Path(__file__).parent / "reference" / "fans.tsv").read_text().splitlines()
+    for line in (Path(__file__).parents[1] / "reference" / "fans.tsv").read_text().splitlines()
     if line and not line.startswith(("#", "layer"))
 }
 

@@ -664,7 +664,7 @@ def test_bit_identical_where_operations_are_made_deterministic(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error:InitAudit", "-c", DETERMINISM, tmp_path],
         cwd=Path(__file__).parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=300,
