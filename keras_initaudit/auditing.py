@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from .observe.engines import require
 from .observe.keras2 import refuse_keras_2
 from .observe.probe import Probe, updates_made
 from .records import Finding, Snapshot
-from .remedies import applying
+from .remedies.proving import prove
 from .report import Report
 
 
@@ -99,18 +98,14 @@ def judge(
     proven = {identity(finding): finding for finding in known}
     with probe.randomness_kept():  # to make an initializer draws a seed, even where another one is given
         new = [finding for finding in findings if identity(finding) not in proven]
-        proven |= zip(map(identity, new), applying.prove(new, probe, thresholds), strict=True)
-    counted = tuple(_with_remedy_of(finding, proven[identity(finding)]) for finding in findings)
+        proven |= zip(map(identity, new), prove(new, probe, thresholds), strict=True)
+    counted = tuple(f.with_remedy(proven[identity(f)].action, proven[identity(f)].proof) for f in findings)
     return Report(snapshots[-1], counted, ignored)
 
 
 def identity(finding: Finding) -> tuple[str, str | None, str]:
     """What makes two findings of different audits the same; a warning that turns bad is news."""
     return finding.rule, finding.layer, finding.severity
-
-
-def _with_remedy_of(finding: Finding, proven: Finding) -> Finding:
-    return dataclasses.replace(finding, remedy=proven.remedy, proof=proven.proof)
 
 
 def checked_probe_size(probe_size: Any) -> int:

@@ -260,7 +260,7 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
         # What was tried while the model was there stays so: a remedy that was proven, one that was found to be none.
         tried = {(f.rule, f.layer): f for found in run.findings for f in found}
         findings = tuple(
-            dataclasses.replace(f, remedy=told.remedy, proof=told.proof) if told is not None else f
+            dataclasses.replace(f, remedy=told.remedy, action=told.action, proof=told.proof) if told is not None else f
             for f in diagnose(run.snapshots, thresholds)
             for told in [tried.get((f.rule, f.layer))]
         )

@@ -10,6 +10,7 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -27,6 +28,7 @@ from keras_initaudit.records import (
     snapshot_from_json,
     to_jsonable,
 )
+from keras_initaudit.records.remedies import REMEDIES, Remedy
 from keras_initaudit.report import Report
 from keras_initaudit.tensorboard.summary import Writer, read_runs
 
@@ -41,6 +43,10 @@ def drawn(hint: Any, rng: random.Random, texts: tuple[str, ...]) -> Any:
     if type(None) in parts:
         others = [part for part in parts if part is not type(None)]
         return None if rng.random() < 0.3 else drawn(rng.choice(others), rng, texts)
+    if hint is Remedy:
+        return record(rng.choice(list(REMEDIES.values())), rng, texts)
+    if get_origin(hint) is UnionType:
+        return drawn(rng.choice(parts), rng, texts)
     if dataclasses.is_dataclass(hint):
         return record(hint, rng, texts)
     if get_origin(hint) is tuple:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..records import Finding, Severity, Snapshot
-from . import data, signal, units, updates, weights
+from . import data, proposals, signal, units, updates, weights
 from .network import Network
 from .thresholds import Thresholds
 from .wording import finding, num, plural
@@ -423,6 +423,6 @@ def _diverged(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> li
             threshold=thresholds.divergence,
             unit="loss over the first loss",
             learning_rate=rate,
-            remedy=None if not rate else f"model.optimizer.learning_rate = {rate / 10:.1g}",
+            remedy=proposals.learning_rate(rate and rate / 10),
         )
     ]

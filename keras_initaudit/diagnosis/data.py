@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..records import Finding, Severity
+from ..records.remedies import Remedy
 from . import proposals
 from .network import Network, Row, log10
 from .thresholds import Thresholds
@@ -55,7 +56,7 @@ def _share(fraction: float) -> str:
 
 
 def _non_finite(
-    row: Row | None, message: str, share: float, origin: str, remedy: str | None = None, *, hidden: bool = False
+    row: Row | None, message: str, share: float, origin: str, remedy: Remedy | None = None, *, hidden: bool = False
 ) -> Finding:
     return finding(
         "non-finite",
@@ -205,7 +206,7 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     severity: Severity = "bad" if ratio >= limit else "warning"
     if far:
         mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
-        remedy = proposals.centered(network)
+        remedy: Remedy | None = proposals.centered(network)
         why = f"the targets of this batch lie around {num(mean)}, the outputs around 0"
     else:
         remedy = proposals.for_kernels(network, [head], bias=True)

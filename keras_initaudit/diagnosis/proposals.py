@@ -1,23 +1,27 @@
-"""The code that mends a finding: Python source that runs, for this layer.
+"""Which remedy repairs a finding: initializers for its kernels, or a change of the data.
 
-A remedy either assigns some of the arguments that the layers in the finding's `evidence["layers"]` have for their
-initializers (`kernel_initializer`, `embeddings_initializer`, ...) and `preprocessing` (a Keras layer to put in front of
-the data), or changes the data, arrays named `x` and `y`, or acts on a name `model`. It is source, and no object,
-because a person pastes it, and because the diagnosis knows no Keras.
+The diagnosis knows no Keras: what it proposes is data of `records.remedies`, which `remedies.apply` carries out.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from ..records import LayerInfo
+from ..records.remedies import (
+    CleanData,
+    LearningRate,
+    Preprocess,
+    Reinitialize,
+    Remedy,
+    ScaleTargets,
+    Scheme,
+    SetBias,
+    WholeModel,
+)
 from .network import Network, Row
-
-WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
-"""Starts every layer of the model again, with the fans and the gain of each: where no remedy of single layers helps."""
 
 _HE = ("relu", "relu6")
 _GLOROT = (
@@ -43,8 +47,8 @@ def shape_fans(shape: Sequence[int]) -> tuple[float, float]:
     return float(shape[-2] * receptive), float(shape[-1] * receptive)
 
 
-def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = None) -> tuple[str, str]:
-    """The recommended initializer for a kernel in front of `activation`: (name to import, call).
+def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = None) -> Scheme:
+    """The recommended initializer for a kernel in front of `activation`.
 
     He for ReLU, LeCun for SELU, Glorot for tanh, sigmoid and linear, He with the exact gain for everything else. With
     `info`, for the true fans of that weight, where its shape alone would mislead.
@@ -53,22 +57,27 @@ def kernel_scheme(activation: str, gain: float | None, info: LayerInfo | None = 
     wrong = info is not None and misread(info)
     if not wrong:
         if name in _HE:
-            return "HeNormal", "HeNormal()"
+            return Scheme("HeNormal")
         if name == "selu":
-            return "LeCunNormal", "LeCunNormal()"
+            return Scheme("LeCunNormal")
         if name in _GLOROT or gain is None:
-            return "GlorotNormal", "GlorotNormal()"
+            return Scheme("GlorotNormal")
         # One word is a name that `gain` takes; a function of the person's own has its module in front, and a dot.
-        return "HeNormal", f'HeNormal(gain="{name}")' if activation.isidentifier() else f"HeNormal(gain={gain:.4g})"
+        return Scheme("HeNormal", {"gain": name if activation.isidentifier() else _rounded(gain)})
     assert info is not None
     square = 2.0 if name in _HE else 1.0 if name in _GLOROT or name == "selu" or gain is None else gain * gain
     axes = _axes(info)
     if axes is not None:
         inputs, outputs = axes
-        call = f"VarianceScaling(scale={square:.4g}, input_axes={inputs}, output_axes={outputs})"
-        return "VarianceScaling", call
+        axes_named = {"input_axes": list(inputs), "output_axes": list(outputs)}
+        return Scheme("VarianceScaling", {"scale": _rounded(square), **axes_named})
     assumed, _ = shape_fans(info.weight_shape)
-    return "VarianceScaling", f"VarianceScaling(scale={square * assumed / (info.fan_in or assumed):.4g})"
+    return Scheme("VarianceScaling", {"scale": _rounded(square * assumed / (info.fan_in or assumed))})
+
+
+def _rounded(value: float) -> float:
+    """To four digits: what a person reads is what is applied."""
+    return float(f"{value:.4g}")
 
 
 def misread(info: LayerInfo) -> bool:
@@ -95,11 +104,11 @@ def _axes(info: LayerInfo) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return None
 
 
-def for_kernels(network: Network, kernels: Iterable[Row], *, bias: bool = False) -> str | None:
-    """Assigns the recommended schemes to the kernels, by the names that their layers have for them.
+def for_kernels(network: Network, kernels: Iterable[Row], *, bias: bool = False) -> Remedy | None:
+    """The recommended schemes for the kernels, by the names of the arguments that their layers have for them.
 
-    One text is for all of them: see `alike`. Where the layers differ in their arguments, a comment says which of them
-    take one. None where there are no kernels; where no layer takes an initializer, a new start of the whole model.
+    One remedy is for all of them: see `alike`. None where there are no kernels; where no layer takes an initializer, a
+    new start of the whole model.
     """
     rows = [network.owner(row) for row in alike(network, kernels)]
     if not rows:
@@ -107,19 +116,15 @@ def for_kernels(network: Network, kernels: Iterable[Row], *, bias: bool = False)
     parts = _parts(network)
     arguments = {row.path: _arguments(network, row, parts) for row in rows}
     if not any(arguments.values()):
-        return WHOLE_MODEL
+        return WholeModel()
     schemes = {argument: scheme for found in arguments.values() for argument, scheme in found.items()}
     takers = {argument: [row for row in rows if argument in arguments[row.path]] for argument in schemes}
     if bias and any(row.info.has_bias for row in rows):
-        schemes["bias_initializer"] = ("Zeros", "Zeros()")
+        schemes["bias_initializer"] = Scheme("Zeros")
         takers["bias_initializer"] = [row for row in rows if row.info.has_bias]
-    lines = []
-    for argument, (_, call) in schemes.items():
-        kinds = {row.info.kind for row in takers[argument]}
-        which = "" if kinds == {row.info.kind for row in rows} else f"  # {', '.join(sorted(kinds))}"
-        lines.append(f"{argument} = {call}{which}")
-    names = sorted({name for name, _ in schemes.values()})
-    return "\n".join([f"from keras_initaudit import {', '.join(names)}", *lines])
+    kinds = {argument: tuple(sorted({row.info.kind for row in having})) for argument, having in takers.items()}
+    every = tuple(sorted({row.info.kind for row in rows}))
+    return Reinitialize(schemes, {argument: some for argument, some in kinds.items() if some != every})
 
 
 def alike(network: Network, kernels: Iterable[Row]) -> list[Row]:
@@ -127,14 +132,19 @@ def alike(network: Network, kernels: Iterable[Row]) -> list[Row]:
     rows = list(kernels)
     parts = _parts(network)
     wanted = [_arguments(network, network.owner(row), parts) for row in rows]
-    counts = Counter(tuple(arguments.items()) for arguments in wanted if arguments)
+    counts = Counter(_as_text(arguments) for arguments in wanted if arguments)
     if not counts:
         return rows
-    chosen: dict[str, tuple[str, str]] = {}
+    chosen: dict[str, str] = {}
     for arguments, _ in counts.most_common():
         if all(chosen.get(argument, scheme) == scheme for argument, scheme in arguments):
             chosen.update(arguments)
-    return [row for row, found in zip(rows, wanted, strict=True) if found and found.items() <= chosen.items()]
+    served = [bool(found) and set(_as_text(found)) <= set(chosen.items()) for found in wanted]
+    return [row for row, is_served in zip(rows, served, strict=True) if is_served]
+
+
+def _as_text(arguments: dict[str, Scheme]) -> tuple[tuple[str, str], ...]:
+    return tuple((argument, scheme.code) for argument, scheme in arguments.items())
 
 
 def _parts(network: Network) -> dict[str, list[Row]]:
@@ -150,8 +160,8 @@ def _parts(network: Network) -> dict[str, list[Row]]:
     return found
 
 
-def _arguments(network: Network, row: Row, parts: dict[str, list[Row]]) -> dict[str, tuple[str, str]]:
-    """The initializers for all kernels of a layer, argument -> (name to import, call); empty where it takes none."""
+def _arguments(network: Network, row: Row, parts: dict[str, list[Row]]) -> dict[str, Scheme]:
+    """The initializers for all kernels of a layer, by argument; empty where it takes none."""
     kind, argument = row.info.kind, row.info.initializer_argument
     if argument is None:
         return {}
@@ -169,18 +179,18 @@ def _arguments(network: Network, row: Row, parts: dict[str, list[Row]]) -> dict[
         elif other is not None and other not in found:  # by the activation of its layer
             found[other] = _scheme(network, Row(row.index, part.info, part.stats))
     if recurrent:
-        found["recurrent_initializer"] = ("Orthogonal", f"Orthogonal({f'blocks={gates}' if gates else ''})")
+        found["recurrent_initializer"] = Scheme("Orthogonal", {"blocks": gates} if gates else {})
     return found
 
 
-def _table(row: Row) -> tuple[str, str]:
+def _table(row: Row) -> Scheme:
     """A table is looked up, and sums nothing: unit size, or what a kernel has where it also makes the outputs."""
     width = row.info.weight_shape[-1] if row.info.weight_shape else 1
     std = 1.0 / math.sqrt(width) if row.info.kind == "ReversibleEmbedding" else 1.0
-    return "RandomNormal", f"RandomNormal(stddev={std:.4g})"
+    return Scheme("RandomNormal", {"stddev": _rounded(std)})
 
 
-def _scheme(network: Network, row: Row) -> tuple[str, str]:
+def _scheme(network: Network, row: Row) -> Scheme:
     activation = network.activation(row)
     gain = row.info.gain
     if activation != (row.info.activation or "linear"):
@@ -188,39 +198,34 @@ def _scheme(network: Network, row: Row) -> tuple[str, str]:
     return kernel_scheme(activation, gain, row.info)
 
 
-_ALL = "# {name} holds all the {data} that you train on: those of one batch may lie elsewhere"
-"""What stands above the code that takes figures of the data: the data may be in an order, of time or of classes."""
+def rescaled(path: str, std: float, low: float, high: float) -> Preprocess:
+    """What brings an input to unit scale: bytes to [0, 1], anything else standardized.
 
-
-def rescaled(path: str, std: float, low: float, high: float) -> str:
-    """A layer in front of the data that brings it to unit scale: bytes to [0, 1], anything else standardised.
-
-    The figures are those of all the data, an array `x`, or one of several in a list or dict `x`.
+    Args:
+        path: Of its row, as `(input)`, or `(input left/0)` for `x["left"][0]`.
+        std: Standard deviation of the input.
+        low: Least of its values.
+        high: Largest of them.
     """
     if low >= 0.0 and 16.0 < high <= 255.0:
-        return "import keras\npreprocessing = keras.layers.Rescaling(1.0 / 255)"
-    keys = path.removesuffix(")").partition(" ")[2]
-    data = "x" + "".join(f"[{int(key) if key.isdecimal() else json.dumps(key)}]" for key in keys.split("/") if key)
-    lines = [_ALL.format(name="x", data="inputs"), "import keras"]
-    if 0.0 < std * std < 1e-5:  # Normalization divides by no less than the root of 1e-7
-        scale, offset = f"float(1 / {data}.std())", f"float(-{data}.mean() / {data}.std())"
-        return "\n".join([*lines, f"preprocessing = keras.layers.Rescaling({scale}, offset={offset})"])
-    return "\n".join([*lines, "preprocessing = keras.layers.Normalization(axis=None)", f"preprocessing.adapt({data})"])
+        return Preprocess("bytes", _keys(path))
+    tiny = 0.0 < std * std < 1e-5  # `Normalization` divides by no less than the root of 1e-7
+    return Preprocess("tiny" if tiny else "standardize", _keys(path))
 
 
-def standardised(network: Network, std: float) -> str | None:
-    """Targets, an array `y`, at unit scale; None where there are several, or where they are all the same."""
-    if not _one_target(network) or not 0.0 < std < math.inf:
-        return None
-    return _ALL.format(name="y", data="targets") + "\ny = (y - y.mean()) / y.std()"
+def _keys(path: str) -> tuple[str | int, ...]:
+    named = path.removesuffix(")").partition(" ")[2].split("/")
+    return tuple(int(key) if key.isdecimal() else key for key in named if key)
 
 
-def centered(network: Network) -> str | None:
-    """A bias that gives the mean of the targets, an array `y`; None where there are several."""
-    if not _one_target(network):
-        return None
-    lines = [_ALL.format(name="y", data="targets"), "import keras", "import numpy as np"]
-    return "\n".join([*lines, "bias_initializer = keras.initializers.Constant(float(np.mean(y)))"])
+def standardised(network: Network, std: float) -> ScaleTargets | None:
+    """Targets at unit scale; None where there are several, or where they are all the same."""
+    return ScaleTargets() if _one_target(network) and 0.0 < std < math.inf else None
+
+
+def centered(network: Network) -> SetBias | None:
+    """A bias that gives the mean of the targets; None where there are several."""
+    return SetBias() if _one_target(network) else None
 
 
 def _one_target(network: Network) -> bool:
@@ -228,11 +233,13 @@ def _one_target(network: Network) -> bool:
     return sum(row.info.role == "target" for row in network.rows) == 1
 
 
-def without_non_finite(path: str) -> str | None:
-    """Zeros for what is not finite in the inputs; for targets, the samples that have finite ones."""
+def learning_rate(value: float | None) -> LearningRate | None:
+    """Another learning rate, to one digit; None where that of the training is not known."""
+    return LearningRate(float(f"{value:.1g}")) if value else None
+
+
+def without_non_finite(path: str) -> CleanData | None:
+    """Data without NaN and infinity, where a person has it as one array."""
     if path == "(target)":
-        keep = "np.isfinite(y).reshape(len(y), -1).all(axis=1)"
-        return f"import numpy as np\nkeep = {keep}\nx, y = x[keep], y[keep]"
-    if path == "(input)":
-        return "import numpy as np\nx = np.nan_to_num(x, posinf=0.0, neginf=0.0)"
-    return None
+        return CleanData("targets")
+    return CleanData("inputs") if path == "(input)" else None

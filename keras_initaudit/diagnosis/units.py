@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..records import Finding, Severity
+from ..records.remedies import WholeModel
 from . import proposals, signal
 from .network import CHANNELWISE, Network, Row
 from .thresholds import Thresholds
@@ -199,7 +200,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             layers=[row.path for row in group],
             affected=[row.path for row in rows],
             preactivation_rms=worst.stats.preactivation_rms,
-            remedy=proposals.for_kernels(network, group, bias=True) or proposals.WHOLE_MODEL,
+            remedy=proposals.for_kernels(network, group, bias=True) or WholeModel(),
         )
     ]
 

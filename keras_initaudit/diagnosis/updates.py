@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..records import Finding, Severity, Snapshot
+from ..records.remedies import Policy, Remedy
 from . import proposals
 from .network import Network, Row
 from .thresholds import Thresholds
@@ -37,7 +38,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
     if fastest.stats.update_log10 >= thresholds.update_high_warning:
         value = fastest.stats.update_log10
         severity: Severity = "bad" if value >= thresholds.update_high_bad else "warning"
-        lower = None if not rate else f"model.optimizer.learning_rate = {rate * 10.0 ** (-2.5 - value):.1g}"
+        lower = proposals.learning_rate(rate and rate * 10.0 ** (-2.5 - value))
         return [
             finding(
                 "update-ratio",
@@ -67,7 +68,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
                 unit="log10 of rms(update) / rms(weight)",
                 affected=[row.path for row in rows],
                 learning_rate=rate,
-                remedy=None if not rate else f"model.optimizer.learning_rate = {rate * 10.0 ** (-3.0 - slowest):.1g}",
+                remedy=proposals.learning_rate(rate and rate * 10.0 ** (-3.0 - slowest)),
             )
         ]
     return []
@@ -142,20 +143,19 @@ def no_update(network: Network, thresholds: Thresholds) -> list[Finding]:
     every = len(stuck) == len(counts)
     what = f"all {len(stuck)} kernels" if every and len(stuck) > 1 else several([row.path for row in stuck])
     dtypes = [row.info.weight_dtype for row in stuck if row.info.weight_dtype in _NARROW]
-    remedy = None
     if dtypes:
         why = (
-            f"the steps are lost in the rounding of {dtypes[0]}; "
-            f'keras.config.set_dtype_policy("{_NARROW[str(dtypes[0])]}"), called before the model is built, keeps the '
+            f"the steps are lost in the rounding of {dtypes[0]}; the dtype policy {_NARROW[str(dtypes[0])]} keeps the "
             "weights in float32"
         )
+        remedy: Remedy | None = Policy(_NARROW[str(dtypes[0])])
         if dtypes[0] == "bfloat16" and network.adaptive:
             why += "; with Adam, beta_2=0.99 helps too, because 0.999 is 1 in bfloat16"
     else:
         why = "the steps are lost in the rounding of the weights"
         rate = 1e-3 * min(_rate_of_unit_step(network, row) for row in stuck)
-        if rate > (network.snapshot.learning_rate or math.inf):
-            remedy = f"model.optimizer.learning_rate = {rate:.1g}"
+        larger = rate > (network.snapshot.learning_rate or math.inf)
+        remedy = proposals.learning_rate(rate) if larger else None
     return [
         finding(
             "no-update",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from ..records import Finding, Severity
+from ..records.remedies import Reinitialize, Remedy, SetBias
 
 
 def num(value: float) -> str:
@@ -52,13 +54,15 @@ def finding(
     unit: str,
     layers: Sequence[str] = (),
     affected: Sequence[str] = (),
-    remedy: str | None = None,
+    remedy: Remedy | None = None,
     **more: Any,
 ) -> Finding:
     """A finding whose evidence has the fields that every finding has.
 
     `layers` are those that the remedy changes, `affected` those that the fault touches (`layers` where not given).
     """
+    if isinstance(remedy, Reinitialize | SetBias):
+        remedy = dataclasses.replace(remedy, layers=tuple(layers))
     evidence = {
         "observed": observed,
         "expected": expected,
@@ -68,4 +72,4 @@ def finding(
         "affected": list(affected or layers or ([layer] if layer else [])),
         **more,
     }
-    return Finding(rule, severity, layer, message, evidence, remedy)
+    return Finding(rule, severity, layer, message, evidence).with_remedy(remedy)

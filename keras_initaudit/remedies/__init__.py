@@ -1,1 +1,5 @@
-"""What repairs a start: how a remedy is applied and proven, and new starts for whole models."""
+"""What repairs a start: remedies and how they are applied and proven, and new starts for whole models."""
+
+from .applying import apply
+
+__all__ = ["apply"]

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..records import Finding, LayerInfo, Snapshot, Statistics
+from ..records.remedies import Reinitialize, SetBias
 from .formatting import count, num
 from .svg import clean, layer_rows
 
@@ -95,11 +96,10 @@ def leads_to(finding: Finding) -> str:
 
 def remedy_title(finding: Finding) -> str:
     """What stands above a remedy: which layers it is for."""
-    # A kernel of a layer (`lstm/recurrent_kernel`) has a row of its own, and is mended by an argument of the layer.
-    layers = list(dict.fromkeys(re.sub(r"/\w*kernel$", "", path) for path in finding.evidence.get("layers", ())))
-    remedy = finding.remedy or ""
-    if not layers or re.search(r"\bmodel\b", remedy) or "preprocessing" in remedy:
+    if not isinstance(finding.action, Reinitialize | SetBias):
         return "Remedy:"
+    # A kernel of a layer (`lstm/recurrent_kernel`) has a row of its own, and an argument of the layer starts it.
+    layers = list(dict.fromkeys(re.sub(r"/\w*kernel$", "", path) for path in finding.action.layers))
     if len(layers) <= 3:
         return f"Remedy, for {', '.join(layers)}:"
     return f"Remedy, for {layers[0]}, {layers[1]} and {len(layers) - 2} more layers:"

@@ -22,7 +22,9 @@ from keras_initaudit import initialize
 from keras_initaudit.diagnosis import diagnose
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
-from keras_initaudit.remedies import applying
+from keras_initaudit.records.remedies import WholeModel
+from keras_initaudit.remedies import apply
+from keras_initaudit.remedies.proving import prove
 
 Model = tuple[Any, Any, Any]
 
@@ -427,15 +429,15 @@ def test_fault_is_named(case: Case) -> None:
 
 def test_its_remedy_does_to_the_model_what_the_proof_says(case: Case) -> None:
     keras.utils.set_random_seed(12)  # a new start of the whole model draws its seed
-    (proven,) = applying.prove(case.findings[:1], case.probe)
+    (proven,) = prove(case.findings[:1], case.probe)
     assert (proven.remedy is None) == (case.name in NO_REMEDY), proven.remedy
-    assert (proven.remedy == applying.WHOLE_MODEL) == (case.name in WHOLE_MODEL), proven.remedy
-    if proven.remedy is None:
+    assert isinstance(proven.action, WholeModel) == (case.name in WHOLE_MODEL), proven.remedy
+    if proven.action is None:
         assert proven.proof is None
         return
     assert proven.proof is not None
     with looking.kept(case.model):
-        after, left = case.again(applying.apply(proven, case.model, case.batch))
+        after, left = case.again(apply(proven.action, case.model, case.batch))
     assert not [f for f in left if f.severity == "bad" or f.rule == case.rule], looking.told(left)
     assert "the finding is gone" in proven.proof
     numbers = [float(text) for text in NUMBER.findall(proven.proof)]

@@ -16,6 +16,7 @@ from keras_initaudit.diagnosis import Thresholds, diagnose
 from keras_initaudit.diagnosis.network import Network
 from keras_initaudit.diagnosis.signal import drifts
 from keras_initaudit.records import NAN, Finding, LayerInfo, LossKind, Snapshot, Statistics
+from keras_initaudit.records.remedies import LearningRate
 
 
 def first(made: odd.Made) -> Finding:
@@ -338,7 +339,8 @@ def test_the_fastest_kernel_is_named_and_the_rate_that_would_do_is_told() -> Non
         shot = edited(shot, path, update_log10=log10)
     found = first(shot)
     assert (found.rule, found.layer, found.evidence["observed"]) == ("update-ratio", "dense_1", 0.5)
-    rate = float((found.remedy or "").removeprefix("model.optimizer.learning_rate = "))
+    assert isinstance(found.action, LearningRate)
+    rate = found.action.value
     assert math.log10(rate / 0.1) + 0.5 == pytest.approx(-2.5, abs=0.1)
 
 

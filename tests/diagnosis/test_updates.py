@@ -20,6 +20,7 @@ from keras_initaudit.diagnosis import diagnose
 from keras_initaudit.observe.movement import unchanged, update_log10, was_updated
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
+from keras_initaudit.records.remedies import LearningRate, Policy
 
 
 @pytest.fixture
@@ -94,9 +95,9 @@ def test_adam_makes_no_step_in_bfloat16_and_three_audits_call_it_bad(policy: Any
     assert stuck(callback) == [(0, []), (1, ["warning"]), (2, ["warning"]), (5, ["bad"])]
     (found,) = callback.reports[-1].findings
     assert "all 3 kernels" in found.message
-    assert 'set_dtype_policy("mixed_bfloat16")' in found.message
+    assert 'set_dtype_policy("mixed_bfloat16")' in found.remedy
     assert "beta_2=0.99" in found.message
-    assert (found.layer, found.remedy, found.evidence["audits"]) == (None, None, 3)
+    assert (found.layer, found.action, found.evidence["audits"]) == (None, Policy("mixed_bfloat16"), 3)
     assert shares(callback.reports[-1].snapshot) == {"first": 1.0, "wide": 1.0, "head": 1.0}
 
 
@@ -126,8 +127,8 @@ def test_steps_below_half_a_unit_in_the_last_place_are_lost_in_float32() -> None
     tiny = fitted(network(keras.optimizers.SGD(1e-12)))
     assert stuck(tiny) == [(0, []), (1, ["warning"]), (2, ["warning"]), (5, ["bad"])]
     found = next(f for f in tiny.reports[-1].findings if f.rule == "no-update")
-    assert found.remedy is not None
-    assert 1e-4 < float(found.remedy.partition("= ")[2]) < 10.0
+    assert isinstance(found.action, LearningRate)
+    assert 1e-4 < found.action.value < 10.0
     assert "mixed" not in found.message
     assert not any(told for _, told in stuck(fitted(network(keras.optimizers.SGD(1e-6)))))
 
@@ -218,8 +219,8 @@ def test_the_rate_that_would_do_is_told_for_plain_descent_and_for_others() -> No
     def rate(optimizer: str) -> float:
         shots = tuple(dataclasses.replace(s, optimizer=optimizer, learning_rate=1e-12) for s in odd.unmoved(1))
         found: Finding = diagnose(shots)[0]
-        assert found.remedy is not None
-        return float(found.remedy.partition("= ")[2])
+        assert isinstance(found.action, LearningRate)
+        return found.action.value
 
     rows = [row for row in odd.healthy().statistics if row.weight_rms > 0]
     assert rate("Adam") == pytest.approx(1e-3 * min(row.weight_rms for row in rows), rel=0.5)

@@ -15,8 +15,9 @@ from keras_initaudit.diagnosis import diagnose, proposals, seen_by
 from keras_initaudit.diagnosis.network import Network
 from keras_initaudit.observe import describe
 from keras_initaudit.observe.probe import Probe
-from keras_initaudit.records import Finding, LayerInfo, Snapshot, Statistics
-from keras_initaudit.remedies import applying, proof
+from keras_initaudit.records import LayerInfo, Snapshot, Statistics
+from keras_initaudit.records.remedies import WholeModel
+from keras_initaudit.remedies import apply, proof
 
 # --- the loss and the rule's own measure
 
@@ -143,13 +144,14 @@ def snapshot_of(layer, x):
     return model, Probe(model, looking.batch(x, looking.classes()), histograms=False).measure(0)
 
 
-def text_for(snapshot, paths):
+def remedy_for(snapshot, paths):
     net = Network(snapshot)
-    return proposals.for_kernels(net, [row for row in net.layers if row.path in paths])
+    remedy = proposals.for_kernels(net, [row for row in net.layers if row.path in paths])
+    return remedy if isinstance(remedy, WholeModel) else dataclasses.replace(remedy, layers=tuple(paths))
 
 
-def arguments(text):
-    return [line.split(" = ")[0].removesuffix("_initializer") for line in text.splitlines()[1:]]
+def arguments(remedy):
+    return [argument.removesuffix("_initializer") for argument in remedy.schemes]
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -161,13 +163,13 @@ def test_a_remedy_names_the_arguments_of_the_layer_and_starts_all_its_kernels(na
     assert all(len(np.unique(np.array(weight))) == 1 for weight in kernels)
     rows = [row.path for row in snapshot.layers if row.role == "layer" and row.weight]
     rows = [row for row in rows if row != model.layers[-1].name]
-    text = text_for(snapshot, rows)
-    assert arguments(text) == expected
+    remedy = remedy_for(snapshot, rows)
+    assert arguments(remedy) == expected
     names = describe.layer_paths(model)
     named = [inner for inner in model._flatten_layers() if names.get(id(inner)) in rows]
     for inner in named:
         assert {f"{argument}_initializer" for argument in expected} <= inspect.signature(type(inner)).parameters.keys()
-    applying.apply(Finding("symmetric-units", "bad", rows[0], "alike", {"layers": rows}, text), model)
+    apply(remedy, model)
     assert all(len(np.unique(np.array(weight))) > 0.9 * weight.shape[0] for weight in kernels)
 
 
@@ -175,8 +177,7 @@ def test_the_kernels_of_a_separable_convolution_get_their_own_schemes():
     """Of 3 x 3 weights that one output sums, and of 8 channels in front of a ReLU."""
     layer = layers.SeparableConv2D(256, 3, activation="relu", depth_multiplier=20)
     model, snapshot = snapshot_of(layer, looking.images(8, channels=13))
-    text = text_for(snapshot, [layer.name])
-    applying.apply(Finding("vanishing-signal", "bad", layer.name, "m", {"layers": [layer.name]}, text), model)
+    apply(remedy_for(snapshot, [layer.name]), model)
     depthwise, pointwise = np.array(layer.depthwise_kernel), np.array(layer.pointwise_kernel)
     assert depthwise.var() * 9 == pytest.approx(1.0, rel=5 * np.sqrt(2 / depthwise.size))
     assert pointwise.var() * 260 == pytest.approx(2.0, rel=5 * np.sqrt(2 / pointwise.size))
@@ -192,14 +193,12 @@ def test_layers_of_several_kinds_get_one_text_that_says_which_takes_what():
     model = keras.Sequential([keras.Input(IMAGES.shape[1:]), *stack, layers.Flatten(), layers.Dense(5)])
     looking.compiled(model, looking.logits_loss())
     snapshot = Probe(model, looking.batch(IMAGES, looking.classes()), histograms=False).measure(0)
-    text = text_for(snapshot, ["conv", "depthwise", "mix"])
-    assert text.splitlines()[1:] == [
+    remedy = remedy_for(snapshot, ["conv", "depthwise", "mix"])
+    assert remedy.code.splitlines()[1:] == [
         "kernel_initializer = GlorotNormal()  # Conv2D",
         "depthwise_initializer = VarianceScaling(scale=1, input_axes=(0, 1), output_axes=(0, 1, 3))  # DepthwiseConv2D",
     ]
-    applying.apply(
-        Finding("symmetric-units", "bad", "conv", "m", {"layers": ["conv", "depthwise", "mix"]}, text), model
-    )
+    apply(remedy, model)
     assert np.array(stack[0].kernel).std() == pytest.approx((2 / (27 + 54)) ** 0.5, rel=0.3)
     assert np.array(stack[1].kernel).std() == pytest.approx(1 / 3, rel=0.5)
 
@@ -244,12 +243,9 @@ class Named(Weighted):
 def test_a_layer_that_takes_no_initializer_is_started_with_the_model(make, expected):
     layer = make()
     model, snapshot = snapshot_of(layer, looking.vectors())
-    text = text_for(snapshot, [layer.name])
-    if expected is None:
-        assert text == proposals.WHOLE_MODEL
-    else:
-        assert text.splitlines()[1].startswith(f"{expected} = ")
-    applying.apply(Finding("symmetric-units", "bad", layer.name, "m", {"layers": [layer.name]}, text), model)
+    remedy = remedy_for(snapshot, [layer.name])
+    assert remedy == WholeModel() if expected is None else list(remedy.schemes) == [expected]
+    apply(remedy, model)
     (kernel,) = [w for w in layer.weights if len(w.shape) == 2]
     assert len(np.unique(np.array(kernel))) > 100
 
@@ -265,7 +261,7 @@ def test_tables_that_share_a_seed_are_not_mended_by_a_loss_of_six_times_the_firs
     x = np.random.default_rng(0).integers(0, 40, (32, 40))
     (finding,) = ki.audit(model, x, np.roll(x, -1, 1)).findings
     assert finding.rule == "duplicate-kernels"
-    assert arguments(finding.remedy) == ["embeddings"]
+    assert arguments(finding.action) == ["embeddings"]
     before, after = map(float, re.search(r"the loss from (\S+) to (\S+);", finding.proof).groups())
     assert before == pytest.approx(np.log(40), rel=0.02)
     assert after < 2 * np.log(40)

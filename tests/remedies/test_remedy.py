@@ -13,7 +13,17 @@ from keras_initaudit.diagnosis import Thresholds, diagnose
 from keras_initaudit.observe.batch import first_batch, first_samples
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding
-from keras_initaudit.remedies import applying
+from keras_initaudit.records.remedies import (
+    LearningRate,
+    Policy,
+    Preprocess,
+    Reinitialize,
+    ScaleTargets,
+    Scheme,
+    WholeModel,
+)
+from keras_initaudit.remedies import apply, proving
+from keras_initaudit.remedies.proving import prove
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 20)).astype("float32")
@@ -68,7 +78,7 @@ def test_a_remedy_is_proven_in_numbers_and_its_text_mends_the_model(rule):
     findings = found_in(probe)
     assert rule in [finding.rule for finding in findings]
     before, states = state(model), (random.getstate(), np.random.get_state()[1].tobytes())
-    proven = applying.prove(findings, probe, Thresholds())
+    proven = prove(findings, probe, Thresholds())
     assert same(before, state(model))
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     assert [(f.rule, f.layer, f.severity, f.message) for f in proven] == [
@@ -79,7 +89,7 @@ def test_a_remedy_is_proven_in_numbers_and_its_text_mends_the_model(rule):
     assert "goes from" in finding.proof
     assert "the loss from" in finding.proof
     # What the proof says holds when a person does it, with another probe.
-    data, classes = applying.apply(finding, model, (x, Y))
+    data, classes = apply(finding.action, model, (x, Y))
     left = found_in(probe_of(model, ops.convert_to_numpy(data), classes))
     assert [f for f in left if f.rule == rule and f.severity == "bad"] == []
 
@@ -95,23 +105,23 @@ def test_figures_are_those_of_all_the_data_and_not_of_the_batch_that_was_seen():
     model = keras.Sequential([keras.Input((8,), name="x"), hidden, out], name="regression")
     model.compile("adam", "mse")
     probe = probe_of(model, x, y)
-    (finding,) = applying.prove(found_in(probe), probe, Thresholds())
+    (finding,) = prove(found_in(probe), probe, Thresholds())
     assert finding.rule == "initial-loss"
     assert "the first loss goes from" in (finding.proof or "")
-    applying.apply(finding, model, (x, y))
+    apply(finding.action, model, (x, y))
     assert float(model.get_layer("out").bias.value[0]) == pytest.approx(float(y.mean()), rel=1e-5)
     assert abs(y.mean() - y[:32].mean()) > 10.0
 
     probe = probe_of(model, 30.0 * slow * x, y)
-    (finding,) = [f for f in applying.prove(found_in(probe), probe, Thresholds()) if f.rule == "input-scale"]
+    (finding,) = [f for f in prove(found_in(probe), probe, Thresholds()) if f.rule == "input-scale"]
     assert finding.proof is not None
-    data, _ = applying.apply(finding, model, (30.0 * slow * x, y))
+    data, _ = apply(finding.action, model, (30.0 * slow * x, y))
     assert float(np.std(ops.convert_to_numpy(data))) == pytest.approx(1.0, rel=1e-3)
 
     probe = probe_of(model, x, 30.0 * y)
-    (finding,) = [f for f in applying.prove(found_in(probe), probe, Thresholds()) if f.rule == "input-scale"]
+    (finding,) = [f for f in prove(found_in(probe), probe, Thresholds()) if f.rule == "input-scale"]
     assert finding.proof is not None
-    _, targets = applying.apply(finding, model, (x, 30.0 * y))
+    _, targets = apply(finding.action, model, (x, 30.0 * y))
     assert float(np.std(ops.convert_to_numpy(targets))) == pytest.approx(1.0, rel=1e-3)
     assert float(np.mean(ops.convert_to_numpy(targets))) == pytest.approx(0.0, abs=1e-3)
 
@@ -121,23 +131,20 @@ def test_a_remedy_that_does_not_help_is_replaced_or_dropped():
     model = network("zeros")
     probe = probe_of(model)
     (finding,) = [f for f in found_in(probe) if f.rule == "symmetric-units"]
-    useless = dataclasses.replace(finding, remedy="import keras\nkernel_initializer = keras.initializers.Ones()")
-    (proven,) = applying.prove([useless], probe, Thresholds())
-    assert proven.remedy == applying.WHOLE_MODEL
-    broken = dataclasses.replace(finding, remedy="kernel_initializer = 1 / 0")
-    (proven,) = applying.prove([broken], probe, Thresholds())
-    assert proven.remedy == applying.WHOLE_MODEL
-    elsewhere = dataclasses.replace(
-        finding, rule="input-scale", remedy="import keras\npreprocessing = keras.layers.Rescaling(1.0)"
-    )
-    (proven,) = applying.prove([dataclasses.replace(elsewhere, rule="symmetric-units")], probe, Thresholds())
+    useless = Reinitialize({"kernel_initializer": Scheme("Zeros")}, layers=("hidden_0",))
+    unknown = Reinitialize({"kernel_initializer": Scheme("NoSuchScheme")}, layers=("hidden_0",))
+    for remedy in (useless, unknown):
+        (proven,) = prove([finding.with_remedy(remedy)], probe, Thresholds())
+        assert proven.action == WholeModel()
+        assert proven.remedy == WholeModel().code
+    (proven,) = prove([finding.with_remedy(Preprocess("bytes"))], probe, Thresholds())
     assert proven.remedy is None
     assert proven.proof is None
 
 
 def test_what_has_no_remedy_is_left_alone():
     finding = Finding("no-gradient", "bad", "head", "nothing", {}, None)
-    assert applying.prove([finding], probe_of(network("he_normal")), Thresholds()) == (finding,)
+    assert prove([finding], probe_of(network("he_normal")), Thresholds()) == (finding,)
 
 
 @pytest.mark.parametrize("rate", [50.0, 1e-9])
@@ -153,7 +160,7 @@ def test_another_learning_rate_is_tried_and_taken_back(rate):
     before, states = [v.numpy().tobytes() for v in held], (random.getstate(), np.random.get_state()[1].tobytes())
     probe = probe_of(model)
     probe.measure(0)
-    (again,) = applying.prove([dataclasses.replace(finding, proof=None)], probe, Thresholds())
+    (again,) = prove([dataclasses.replace(finding, proof=None)], probe, Thresholds())
     assert again.remedy == finding.remedy
     assert [v.numpy().tobytes() for v in held] == before
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
@@ -161,13 +168,13 @@ def test_another_learning_rate_is_tried_and_taken_back(rate):
     keras.utils.set_random_seed(1)
     other = network("he_normal", depth=3)
     other.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
-    exec(finding.remedy, {"model": other})
+    apply(finding.action, other)
     loss = other.fit(X, Y, epochs=20, verbose=0).history["loss"]
     assert loss[-1] < 0.8 * loss[0]
 
 
 def test_a_learning_rate_that_cannot_be_set_or_does_not_help_is_no_remedy():
-    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.1")
+    finding = Finding("update-ratio", "bad", None, "fast").with_remedy(LearningRate(0.1))
     scheduled = network("he_normal", depth=2)
     scheduled.compile(
         keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(9.0, 10, 0.9)),
@@ -176,10 +183,10 @@ def test_a_learning_rate_that_cannot_be_set_or_does_not_help_is_no_remedy():
     plain = network("he_normal", depth=2)
     for model in (scheduled, plain):
         model.train_on_batch(X, Y)
-    useless = dataclasses.replace(finding, remedy="model.optimizer.learning_rate = 1e9")
+    useless = finding.with_remedy(LearningRate(1e9))
     for probe, tried in ((probe_of(scheduled), finding), (probe_of(plain), useless)):
         probe.measure(0)
-        (proven,) = applying.prove([tried], probe, Thresholds())
+        (proven,) = prove([tried], probe, Thresholds())
         assert proven.remedy is None
         assert proven.proof is None
 
@@ -201,18 +208,18 @@ def test_the_model_is_put_back_when_the_trial_fails():
 
     bad = BadProbe()
     with pytest.raises(KeyboardInterrupt):
-        applying._after(finding, bad)
+        proving._after(finding.action, bad)
     assert same(before, state(model))
     assert bad.marked == "mark"
 
 
 def test_only_the_named_layers_are_drawn_again_and_always_alike():
-    text = "from keras_initaudit import HeNormal, Zeros\nkernel_initializer = HeNormal()\nbias_initializer = Zeros()"
-    finding = Finding("dead-units", "bad", "hidden_1", "m", {"layers": ["hidden_1", "hidden_2#2"]}, text)
+    schemes = {"kernel_initializer": Scheme("HeNormal"), "bias_initializer": Scheme("Zeros")}
+    remedy = Reinitialize(schemes, layers=("hidden_1", "hidden_2#2"))
     drawn = []
     for _ in range(2):
         model = network("ones", bias_initializer="ones", depth=3)
-        applying.apply(finding, model)
+        apply(remedy, model)
         drawn.append(state(model)[:6])  # less the head, which follows no seed here
     assert same(*drawn)
     first, second, third = (model.get_layer(f"hidden_{index}") for index in range(3))
@@ -226,11 +233,12 @@ def test_only_the_named_layers_are_drawn_again_and_always_alike():
 
 def test_recurrent_kernels_take_their_own_scheme_and_forget_gates_stay_open():
     model = keras.Sequential([keras.Input((5, 6)), layers.LSTM(8, name="lstm"), layers.Dense(1)])
-    text = (
-        "from keras_initaudit import GlorotNormal, Orthogonal, Zeros\nkernel_initializer = GlorotNormal()\n"
-        "recurrent_initializer = Orthogonal(blocks=4)\nbias_initializer = Zeros()"
-    )
-    applying.apply(Finding("saturated-units", "bad", "lstm", "m", {}, text), model)
+    schemes = {
+        "kernel_initializer": Scheme("GlorotNormal"),
+        "recurrent_initializer": Scheme("Orthogonal", {"blocks": 4}),
+        "bias_initializer": Scheme("Zeros"),
+    }
+    apply(Reinitialize(schemes, layers=("lstm",)), model)
     cell = model.get_layer("lstm").cell
     for gate in np.split(np.array(cell.recurrent_kernel), 4, axis=1):
         np.testing.assert_allclose(gate.T @ gate, np.eye(8), atol=1e-5)
@@ -241,19 +249,27 @@ def test_parts_of_attention_are_drawn_with_their_axes():
     inputs = keras.Input((5, 64))
     attention = layers.MultiHeadAttention(4, 16, name="attention")
     model = keras.Model(inputs, attention(inputs, inputs))
-    text = "from keras_initaudit import HeNormal\nkernel_initializer = HeNormal()"
-    applying.apply(Finding("exploding-signal", "bad", "attention/query", "m", {}, text), model)
+    apply(Reinitialize({"kernel_initializer": Scheme("HeNormal")}, layers=("attention/query",)), model)
     kernel = np.array(attention.query_dense.kernel)
     assert kernel.var() * 64 == pytest.approx(2.0, rel=5 * np.sqrt(2 / kernel.size))
 
 
-def test_an_unknown_layer_or_a_missing_remedy_is_an_error():
+def test_what_cannot_be_applied_is_an_error_that_says_why():
     model = network("he_normal", depth=1)
-    with pytest.raises(ValueError, match="has no remedy"):
-        applying.apply(Finding("dead-units", "bad", "hidden_0", "m"), model)
-    text = "from keras_initaudit import Zeros\nkernel_initializer = Zeros()"
-    with pytest.raises(ValueError, match="no layer of"):
-        applying.apply(Finding("dead-units", "bad", "hidden_9", "m", {}, text), model)
+    with pytest.raises(TypeError, match=r"one of keras_initaudit\.records\.remedies, got NoneType"):
+        apply(None, model)
+    with pytest.raises(ValueError, match="'hidden_9', which is no layer of 'net'"):
+        apply(Reinitialize({"kernel_initializer": Scheme("Zeros")}, layers=("hidden_9",)), model)
+    with pytest.raises(ValueError, match="no initializer '__import__'"):
+        apply(Reinitialize({"kernel_initializer": Scheme("__import__")}, layers=("hidden_0",)), model)
+    with pytest.raises(ValueError, match=r"is built.*set_dtype_policy"):
+        apply(Policy("mixed_bfloat16"), model)
+    with pytest.raises(ValueError, match="needs y as one array, got NoneType"):
+        apply(ScaleTargets(), model, (X,))
+    with pytest.raises(ValueError, match="needs y as one array, got dict"):
+        apply(ScaleTargets(), model, (X, {"a": Y}))
+    with pytest.raises(ValueError, match="no input at"):
+        apply(Preprocess("bytes", ("c",)), model, ({"a": X, "b": X}, Y))
 
 
 class OwnStep(keras.Model):
@@ -340,7 +356,7 @@ def test_a_trial_starts_from_the_state_of_a_freshly_built_optimizer(name):
     assert not same(every_variable(model.optimizer), every_variable(fresh))
     tracked = len(model._tracker.stored_ids["non_trainable_variables"]), len(model.optimizer.variables)
     states = random.getstate(), np.random.get_state()[1].tobytes()
-    applying._start_optimizer(model.optimizer)
+    proving._start_optimizer(model.optimizer)
     assert same(every_variable(model.optimizer), every_variable(fresh))
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == states
     assert (len(model._tracker.stored_ids["non_trainable_variables"]), len(model.optimizer.variables)) == tracked
@@ -352,8 +368,8 @@ def test_a_trial_makes_the_updates_that_a_new_training_makes_and_takes_them_back
     probe = probe_of(model)
     probe.measure(0)
     before, state_before, names = state(model), every_variable(model.optimizer), counters()
-    with applying._everything_kept(probe):
-        start, first, end = applying._trained("model.optimizer.learning_rate = 0.02", probe)
+    with proving._everything_kept(probe):
+        start, first, end = proving._trained(LearningRate(0.02), probe)
     assert same(before, state(model))
     assert same(state_before, every_variable(model.optimizer))
     assert counters() == names
@@ -386,8 +402,8 @@ def test_a_learning_rate_is_proven_under_mixed_precision(optimizer):
     probe = probe_of(model)
     probe.measure(1)
     before = every_variable(model.optimizer)
-    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.05")
-    (proven,) = applying.prove([finding], probe, Thresholds())
+    finding = Finding("update-ratio", "bad", None, "fast").with_remedy(LearningRate(0.05))
+    (proven,) = prove([finding], probe, Thresholds())
     assert "updates bring the loss" in proven.proof
     assert same(before, every_variable(model.optimizer))
 
@@ -406,8 +422,8 @@ def test_without_a_copy_of_the_optimizer_there_is_no_trial():
     probe = probe_of(model)
     probe.measure(3)
     before = every_variable(model.optimizer)
-    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.05")
-    (proven,) = applying.prove([finding], probe, Thresholds())
+    finding = Finding("update-ratio", "bad", None, "fast").with_remedy(LearningRate(0.05))
+    (proven,) = prove([finding], probe, Thresholds())
     assert (proven.remedy, proven.proof) == (None, None)
     assert same(before, every_variable(model.optimizer))
 
@@ -416,7 +432,7 @@ def test_an_optimizer_that_never_made_an_update_is_left_unbuilt():
     model = network("he_normal", depth=2)
     probe = probe_of(model)
     probe.measure(0)
-    finding = Finding("update-ratio", "bad", None, "fast", {}, "model.optimizer.learning_rate = 0.05")
-    (proven,) = applying.prove([finding], probe, Thresholds())
+    finding = Finding("update-ratio", "bad", None, "fast").with_remedy(LearningRate(0.05))
+    (proven,) = prove([finding], probe, Thresholds())
     assert (proven.remedy, proven.proof) == (None, None)
     assert not model.optimizer.built

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from .remedies import REMEDIES, Remedy
+
 NAN = math.nan
 
 Severity = Literal["bad", "warning"]
@@ -215,11 +217,17 @@ class Finding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """`observed`, `expected` and `threshold`, and what follows from the cause; JSON values only."""
     remedy: str | None = None
-    """Code that runs, or None where no code mends it."""
+    """The code of `action`, which a person copies; None where no code repairs it."""
     reference: str = ""
     """Where the rule comes from: author, year, section."""
     proof: str | None = None
-    """What the remedy did to a clone of this model on this batch, in numbers."""
+    """What the remedy did to this model on this batch, in numbers."""
+    action: Remedy | None = None
+    """The remedy as data: `keras_initaudit.remedies.apply` does what it says."""
+
+    def with_remedy(self, action: Remedy | None, proof: str | None = None) -> Finding:
+        """The finding with another remedy, as data and as code, and its proof."""
+        return dataclasses.replace(self, action=action, remedy=None if action is None else action.code, proof=proof)
 
 
 def to_jsonable(value: Any) -> Any:
@@ -229,7 +237,8 @@ def to_jsonable(value: Any) -> Any:
     the bare words. The functions `*_from_json` turn them back; so does `number`, one at a time.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
+        of_several = {"type": type(value).__name__} if isinstance(value, Remedy) else {}
+        return of_several | {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -290,6 +299,8 @@ def _decoded(hint: Any, value: Any) -> Any:
     parts = get_args(hint)
     if type(None) in parts:  # `X | None`
         return None if value is None else _decoded(next(part for part in parts if part is not type(None)), value)
+    if hint is Remedy:  # of a later version's own there is the code still
+        return _record(REMEDIES[value["type"]], value) if value.get("type") in REMEDIES else None
     if dataclasses.is_dataclass(hint):
         return _record(hint, value)
     if get_origin(hint) is tuple:
