@@ -6,7 +6,8 @@ import math
 
 from ..records import Finding, Severity
 from . import proposals
-from .network import Network, Row, log10
+from .network import Network
+from .row import Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 

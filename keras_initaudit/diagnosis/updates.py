@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ..records import Finding, Severity, Snapshot
 from . import proposals
-from .network import Network, Row
+from .network import Network
+from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
