@@ -43,8 +43,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .remedies.initialization import recommend as recommend
     from .report import BadInitializationError as BadInitializationError
     from .report import Report as Report
-    from .theory.gains import critical_point as critical_point
-    from .theory.gains import depth_scale as depth_scale
+    from .theory.chaos import critical_point as critical_point
+    from .theory.chaos import depth_scale as depth_scale
     from .theory.gains import gain as gain
 
 __version__ = "0.1.0"
@@ -76,8 +76,8 @@ _INITIALIZERS = (
 _HOME = {
     **dict.fromkeys(_INITIALIZERS, "initializers"),
     "gain": "theory.gains",
-    "critical_point": "theory.gains",
-    "depth_scale": "theory.gains",
+    "critical_point": "theory.chaos",
+    "depth_scale": "theory.chaos",
     "fans": "layers.catalogue",
     "recommend": "remedies.initialization",
     "initialize": "remedies.initialization",

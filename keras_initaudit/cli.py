@@ -299,7 +299,8 @@ def _activation(text: str, as_json: bool) -> int:
     """Gains, critical point and depth scales of one activation."""
     from .records import to_jsonable
     from .remedies.initialization import recommend
-    from .theory.gains import activation_name, critical_point, depth_scale, gain
+    from .theory.chaos import critical_point, depth_scale
+    from .theory.gains import activation_name, gain
 
     def or_none(compute: Any, *arguments: Any) -> Any:
         try:

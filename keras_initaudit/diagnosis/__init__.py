@@ -7,7 +7,8 @@ other thresholds, without Keras.
 
 from __future__ import annotations
 
-from .causes import RULES, Rule, diagnose, seen_by
+from .causes import diagnose, seen_by
+from .rules import RULES, Rule
 from .thresholds import Thresholds
 
 __all__ = ["RULES", "Rule", "Thresholds", "diagnose", "seen_by"]

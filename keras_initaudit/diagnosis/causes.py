@@ -1,229 +1,25 @@
-"""The table of rules, from cause to consequence, and how their findings become a diagnosis.
+"""How findings become a diagnosis: causes first, each with its consequences, and what later audits add.
 
-A fault has many symptoms: raw pixels saturate the units, which kills the gradient. Each rule says which other rules can
-be its consequences; a finding that another one explains moves into the evidence of that one, and what it would have
-counted for stays counted: a cause is as severe as the worst that it explains.
+A fault has many symptoms: raw pixels saturate the units, which kills the gradient. A finding that another one explains
+moves into the evidence of that one, and its severity still counts: a cause is as severe as the worst that it explains.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from ..records import Finding, Severity, Snapshot
-from . import data, proposals, signal, units, updates, weights
+from . import proposals
 from .network import Network
+from .rules import BY_SLUG, RANK, RULES, SCALE, SYMPTOMS
 from .thresholds import Thresholds
 from .wording import finding, num, plural
 
 _CONFIRMED_BY = 20
 """Updates after which a start counts as over: what was zero on purpose has moved by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One line of the table: what a rule looks at, where its limits stand, what it can be the cause of."""
-
-    slug: str
-    sees: tuple[str, ...]
-    """Columns of the snapshot that it reads."""
-    thresholds: tuple[str, ...]
-    """Fields of `Thresholds` that bound them."""
-    find: Callable[[Network, Thresholds], list[Finding]]
-    explains: tuple[str, ...]
-    """Rules whose findings are its consequences where they touch the same part of the network."""
-    reference: str
-    later: bool = False
-    """Whether a later audit can add it: most of what is odd at the start is normal once a model has learnt."""
-
-
-_SCALE = ("vanishing-signal", "exploding-signal", "vanishing-gradient", "exploding-gradient")
-_SYMPTOMS = ("collapsed-samples", "saturated-units", "dead-units", "initial-loss", "update-ratio")
-
-RULES: tuple[Rule, ...] = (
-    Rule(
-        "non-finite",
-        ("activation_nonfinite", "preactivation_nonfinite", "backward_nonfinite", "weight_nonfinite"),
-        (),
-        data.non_finite,
-        (*_SCALE, *_SYMPTOMS, "no-gradient", "input-scale"),
-        "IEEE 754; Goodfellow, Bengio & Courville 2016, section 4.1 (overflow and underflow)",
-        later=True,
-    ),
-    Rule(
-        "input-scale",
-        ("activation_rms", "activation_max"),
-        (
-            "input_high_warning",
-            "input_high_bad",
-            "input_low_warning",
-            "input_low_bad",
-            "target_high_warning",
-            "target_high_bad",
-            "input_high_bad_adaptive",
-            "input_step_bad",
-            "narrow_bad",
-        ),
-        data.input_scale,
-        (*_SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
-        "LeCun, Bottou, Orr & Mueller 1998, Efficient BackProp, section 4.3",
-    ),
-    Rule(
-        "symmetric-units",
-        ("weight_identical", "gradient_identical"),
-        ("identical",),
-        units.symmetric_units,
-        (*_SCALE, *_SYMPTOMS, "no-gradient", "duplicate-kernels", "fan-mismatch"),
-        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 8.4 (breaking symmetry)",
-    ),
-    Rule(
-        "duplicate-kernels",
-        ("duplicate_of", "gradient_rms", "gradient_max"),
-        (),
-        units.duplicate_kernels,
-        (),
-        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 8.4 (breaking symmetry)",
-    ),
-    Rule(
-        "fan-mismatch",
-        ("weight_rms", "fan_in", "fan_out", "initializer"),
-        ("fan_ratio", "fan_ratio_together"),
-        weights.fan_mismatch,
-        (*_SCALE, *_SYMPTOMS),
-        "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equations 7 to 10",
-    ),
-    Rule(
-        "dead-units",
-        ("activation_dead", "preactivation_mean"),
-        ("dead_warning", "dead_bad"),
-        units.dead_units,
-        (),
-        "Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, theorem 3.1",
-        later=True,
-    ),
-    Rule(
-        "exploding-signal",
-        ("activation_rms",),
-        ("signal_growth_warning", "signal_growth_bad", "narrow_bad", "residual_growth_relief"),
-        signal.exploding_signal,
-        ("non-finite", "vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient"),
-        "He, Zhang, Ren & Sun 2015, Delving deep into rectifiers, equation 9; Hanin & Rolnick 2018",
-    ),
-    Rule(
-        "vanishing-signal",
-        ("activation_rms",),
-        (
-            "signal_loss_warning",
-            "signal_loss_bad",
-            "creeping_loss",
-            "adaptive_relief",
-            "moving_relief",
-            "pace_low",
-            "gradient_floor",
-        ),
-        signal.vanishing_signal,
-        ("vanishing-gradient", "exploding-gradient", *_SYMPTOMS, "no-gradient", "no-update"),
-        "Glorot & Bengio 2010, section 4.2; He, Zhang, Ren & Sun 2015, equation 9",
-    ),
-    Rule(
-        "saturated-units",
-        ("activation_saturated", "attention_entropy"),
-        (
-            "saturated_warning",
-            "saturated_bad",
-            "saturated_branch_bad",
-            "torn_bad",
-            "torn_branch_bad",
-            "entropy_warning",
-            "entropy_bad",
-        ),
-        units.saturated_units,
-        (
-            "vanishing-gradient",
-            "exploding-gradient",
-            "collapsed-samples",
-            "initial-loss",
-            "update-ratio",
-            "no-gradient",
-            "no-update",
-        ),
-        "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax)",
-    ),
-    Rule(
-        "vanishing-gradient",
-        ("backward_rms",),
-        (
-            "gradient_loss_warning",
-            "gradient_loss_bad",
-            "creeping_loss",
-            "adaptive_relief",
-            "moving_relief",
-            "pace_low",
-            "kernel_pace_low",
-            "gradient_floor",
-        ),
-        signal.vanishing_gradient,
-        ("collapsed-samples", "update-ratio", "no-update"),
-        "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
-    ),
-    Rule(
-        "exploding-gradient",
-        ("backward_rms",),
-        ("gradient_growth_warning", "gradient_growth_bad"),
-        signal.exploding_gradient,
-        ("update-ratio",),
-        "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
-    ),
-    Rule(
-        "collapsed-samples",
-        ("activation_spread",),
-        ("spread_warning", "spread_bad"),
-        signal.collapsed_samples,
-        ("update-ratio",),
-        "Poole et al. 2016; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 3 (ordered phase)",
-    ),
-    Rule(
-        "initial-loss",
-        ("loss", "baseline_loss", "preactivation_rms"),
-        ("loss_warning", "loss_bad", "head_step_bad", "narrow_bad", "first_step_bad"),
-        data.initial_loss,
-        ("exploding-gradient", "update-ratio", "no-gradient"),
-        "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
-    ),
-    Rule(
-        "no-gradient",
-        ("reached", "gradient_rms"),
-        (),
-        weights.no_gradient,
-        ("vanishing-gradient", "update-ratio"),
-        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units that saturate)",
-    ),
-    Rule(
-        "no-update",
-        ("update_zero", "gradient_rms"),
-        (),
-        updates.no_update,
-        ("update-ratio",),
-        "IEEE 754; Micikevicius et al. 2018, Mixed precision training, section 3.1",
-        later=True,
-    ),
-    Rule(
-        "update-ratio",
-        ("update_log10", "weight_rms"),
-        ("update_high_warning", "update_high_bad", "update_low_warning", "divergence", "normalised_steps_bad"),
-        updates.update_ratio,
-        ("non-finite", "dead-units", "saturated-units"),
-        "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
-        later=True,
-    ),
-)
-"""Every rule, causes before consequences."""
-
-_BY_SLUG = {rule.slug: rule for rule in RULES}
-_RANK = {rule.slug: rank for rank, rule in enumerate(RULES)}
 
 
 def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
@@ -264,14 +60,14 @@ def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None
     for i in range(1, len(snapshots)):
         for new in _news(snapshots[: i + 1], limits):
             found = _added(found, new)
-    referenced = [dataclasses.replace(f, reference=_BY_SLUG[f.rule].reference) for f in found]
-    return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), _RANK[f.rule])))
+    referenced = [dataclasses.replace(f, reference=BY_SLUG[f.rule].reference) for f in found]
+    return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), RANK[f.rule])))
 
 
 def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
     """What one rule finds in a snapshot of its own accord, also where `diagnose` lets another finding explain it."""
     limits = thresholds if thresholds is not None else Thresholds()
-    return _BY_SLUG[rule].find(Network(snapshot), limits) if rule in _BY_SLUG else []
+    return BY_SLUG[rule].find(Network(snapshot), limits) if rule in BY_SLUG else []
 
 
 def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
@@ -296,19 +92,19 @@ def _ordered(findings: list[Finding]) -> list[Finding]:
             return -1.0
         # NaN that overflow gave birth to is the end of an exploding signal, not the beginning.
         if f.rule == "non-finite" and f.evidence.get("origin") in ("forward", "backward", "loss"):
-            return _RANK["exploding-signal"] + 0.5
+            return RANK["exploding-signal"] + 0.5
         # Only a layer that is dead altogether stops the signal; many dead units are a sign of one that fades.
         if f.rule == "dead-units" and f.evidence["observed"] < 1.0:
-            return _RANK["vanishing-signal"] + 0.5
-        return float(_RANK[f.rule])
+            return RANK["vanishing-signal"] + 0.5
+        return float(RANK[f.rule])
 
     return sorted(findings, key=rank)
 
 
 def _explains(network: Network, cause: Finding, other: Finding) -> bool:
-    explains = _BY_SLUG[cause.rule].explains
+    explains = BY_SLUG[cause.rule].explains
     if cause.rule == "dead-units" and cause.evidence["observed"] >= 1.0:
-        explains = (*_SCALE, *_SYMPTOMS, "no-gradient")
+        explains = (*SCALE, *SYMPTOMS, "no-gradient")
     if cause.rule == other.rule or other.rule not in explains or other.evidence.get("reason") == "precision":
         return False
     if cause.rule == "fan-mismatch":
@@ -352,7 +148,7 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
     for i, known in enumerate(findings):
         told = [c["rule"] for c in known.evidence.get("consequences", ())]
         same = known.rule == new.rule and (known.layer == new.layer or known.severity == "bad")
-        explained = new.rule in _BY_SLUG[known.rule].explains and new.evidence.get("reason") != "precision"
+        explained = new.rule in BY_SLUG[known.rule].explains and new.evidence.get("reason") != "precision"
         if not (same or new.rule in told or explained):
             continue
         if known.severity == "warning" and new.severity == "bad":
@@ -400,7 +196,7 @@ def _postponed(first: Snapshot, network: Network, thresholds: Thresholds) -> lis
     if not zeros and not start.starts_at_zero:
         return []
     slugs = ("vanishing-signal", "vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units")
-    found = [f for slug in slugs for f in _BY_SLUG[slug].find(network, thresholds)]
+    found = [f for slug in slugs for f in BY_SLUG[slug].find(network, thresholds)]
     if zeros and not start.has_gates and all(row in start.heads for row in zeros):
         return [f for f in found if f.rule != "vanishing-signal"]
     return [f for f in found if f.evidence.get("exactly_zero", not f.rule.endswith(("-signal", "ing-gradient")))]

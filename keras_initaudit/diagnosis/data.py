@@ -7,7 +7,8 @@ import math
 from ..records import Finding, Severity
 from ..records.remedies import Remedy
 from . import proposals
-from .network import Network, Row, log10
+from .network import Network
+from .row import Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 

@@ -21,7 +21,8 @@ from ..records.remedies import (
     SetBias,
     WholeModel,
 )
-from .network import Network, Row
+from .network import Network
+from .row import Row
 
 _HE = ("relu", "relu6")
 _GLOROT = (

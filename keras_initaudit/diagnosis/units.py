@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from ..records import Finding, Severity
 from ..records.remedies import WholeModel
-from . import proposals, signal
-from .network import CHANNELWISE, Network, Row
+from . import proposals, scale
+from .network import CHANNELWISE, Network
+from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, percent, several
 
@@ -216,7 +217,7 @@ class _Harm:
 
 def _harm(network: Network, thresholds: Thresholds) -> _Harm:
     still = network.partly_stands_still(network.hidden, thresholds) is not False
-    growth = max((decades for decades, _ in signal.attenuations(network).values()), default=0.0)
+    growth = max((decades for decades, _ in scale.attenuations(network).values()), default=0.0)
     branching = len(network.trunk) < len(network.hidden)
     torn = thresholds.torn_branch_bad if branching else thresholds.torn_bad
     return _Harm(still, torn / max(growth, 1e-9))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ..records import Finding, Severity, Snapshot
 from ..records.remedies import Policy, Remedy
 from . import proposals
-from .network import Network, Row
+from .network import Network
+from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..records import Finding, LayerInfo, Severity
 from . import proposals
-from .network import Network, Row
+from .network import Network
+from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 

@@ -1,6 +1,7 @@
 """The schemes: Keras initializers, registered as `keras_initaudit>NAME`, on every backend."""
 
 from keras_initaudit.initializers.composed import ICNR, DepthScaled
+from keras_initaudit.initializers.fixed import RandomNormal, RandomUniform, TruncatedNormal, Zeros
 from keras_initaudit.initializers.scaling import (
     GlorotNormal,
     GlorotUniform,
@@ -10,13 +11,9 @@ from keras_initaudit.initializers.scaling import (
     KaimingUniform,
     LeCunNormal,
     LeCunUniform,
-    RandomNormal,
-    RandomUniform,
-    TruncatedNormal,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
-    Zeros,
 )
 from keras_initaudit.initializers.structured import DeltaOrthogonal, Identity, Orthogonal, Sparse
 

@@ -14,7 +14,7 @@ from odd_networks import healthy, pixels, plain, with_kernel
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
 from keras_initaudit.diagnosis.network import Network
-from keras_initaudit.diagnosis.signal import drifts
+from keras_initaudit.diagnosis.scale import drifts
 from keras_initaudit.records import NAN, Finding, LayerInfo, LossKind, Snapshot, Statistics
 from keras_initaudit.records.remedies import LearningRate
 

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_initaudit.theory.chaos import critical_point, depth_scale
 from keras_initaudit.theory.gains import (
     NAMES,
     NOT_ELEMENTWISE,
     activation_name,
-    critical_point,
-    depth_scale,
     flat_ends,
     gain,
     moments,

@@ -1,0 +1,145 @@
+"""The scale of signal and gradient at each layer, in decades (powers of ten) from a point of reference.
+
+Scales multiply from layer to layer, so that decades add up. The point of reference is the input, or the last
+normalisation, forward; the last hidden layer backward.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .network import Network
+from .row import Row, log10
+from .thresholds import Thresholds
+
+_GATED_LOSS = 0.5
+"""Decades that a gated recurrent layer takes off by nature: two gates at one half and a tanh. An LSTM as Keras ships it
+passes on 0.3 of a unit signal, a GRU 0.4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the rms of a row lies from its reference, in decades, and how many kernels lie between."""
+
+    decades: float
+    kernels: int
+    reference: int
+    source: float
+    """Log10 of the rms at the reference."""
+
+
+def drifts(network: Network, thresholds: Thresholds) -> dict[int, Drift]:
+    """Of each layer row, the decades that its rms has moved since the input or the last normalisation.
+
+    What stands between the data and the first kernel (rescaling, flattening, concatenation) prepares the input: it is
+    the point of reference, and not part of the way.
+    """
+    found: dict[int, Drift] = {}
+    data: set[int] = set()
+    fresh: set[int] = set()
+    heads = {row.index for row in network.heads}
+    for i in network.order:
+        row = network.rows[i]
+        rms = row.output_rms if i in heads else row.stats.activation_rms
+        if row.info.role not in ("input", "layer") or not math.isfinite(rms):
+            continue
+        above = [found[p] for p in network.parents[i] if p in found]
+        prepared = not above or all(network.rows[p].info.role == "input" or p in data for p in network.parents[i])
+        if prepared and not row.has_kernel and (row.info.role == "input" or not row.info.lookup):
+            data.add(i)
+        if row.normalises and rms > 0.0:
+            found[i] = Drift(0.0, 0, i, min(0.0, log10(rms)))
+        elif i in data or row.info.lookup or not above or _meets_numbers(network, row):
+            found[i] = Drift(0.0, 0, i, log10(rms))
+        elif (
+            all(p in data and _unscaled(row, network.rows[p], thresholds) for p in network.parents[i])
+            if row.has_kernel
+            else fresh.issuperset(network.parents[i])
+        ):
+            # Data far from unit scale is a cause of its own, with the activation that it saturates; here only what the
+            # layers after that do counts.
+            found[i] = Drift(0.0, 1, i, log10(rms))
+            fresh.add(i)
+        else:
+            before = max(above, key=lambda d: d.decades + d.source)
+            passed = max(d.kernels for d in above) + row.has_kernel
+            entering = row.stats.entering_rms
+            source = (log10(entering) if entering > 0.0 else before.source) - _GATED_LOSS * row.gated
+            if _sums_positions(network, row):
+                source += max(0.0, log10(rms) - before.source - before.decades)
+            found[i] = Drift(log10(rms) - source, passed, before.reference, source)
+    return found
+
+
+def _sums_positions(network: Network, row: Row) -> bool:
+    """Whether a row without a kernel makes one of many positions: a sum over a set is meant to grow with the set."""
+    above = [network.rows[p].info.shape for p in network.parents[row.index]]
+    return not row.has_kernel and len(above) == 1 and len(row.info.shape) < len(above[0])
+
+
+def _meets_numbers(network: Network, row: Row) -> bool:
+    """Whether what arrives are numbers that the layer only looks something up by."""
+    arriving = [network.rows[p].info for p in network.parents[row.index]]
+    return all(info.role == "input" and info.lookup for info in arriving)
+
+
+def _unscaled(row: Row, source: Row, thresholds: Thresholds) -> bool:
+    """Whether what arrives at a first kernel is far from unit scale: data, or what a person's own code made of it."""
+    entering = row.stats.entering_rms
+    rms = entering if math.isfinite(entering) else source.stats.activation_rms
+    return not thresholds.input_low_warning < rms < thresholds.input_high_warning
+
+
+def attenuations(network: Network) -> dict[int, tuple[float, Row]]:
+    """Of each hidden row: decades of its backward norm over that of the last hidden layer."""
+    ends: list[tuple[Row, float]] = []
+    for row in network.last_hidden:
+        fed = [network.rows[c] for c in network.children[row.index] if network.rows[c] in network.heads]
+        if any(head.stats.weight_rms > 0.0 for head in fed) and row.backward_norm > 0.0:
+            ends.append((row, log10(row.backward_norm)))
+    found: dict[int, tuple[float, Row]] = {}
+    if not ends:
+        return found
+    for row in network.layers:
+        if not math.isfinite(row.backward_norm):
+            continue
+        reached = [
+            (level, end) for end, level in ends if end.index == row.index or network.is_ancestor(row.index, end.index)
+        ]
+        if reached:
+            level, end = max(reached, key=lambda pair: pair[0])
+            found[row.index] = (log10(row.backward_norm) - level, end)
+    return found
+
+
+def loss_both_ways(network: Network, thresholds: Thresholds) -> dict[str, float]:
+    """What a recurrent network loses on both ways where its gated layers stand still; empty where they do not.
+
+    What the signal loses on its way up and the gradient on its way back multiplies in the gradient of a weight, so that
+    neither needs to be far off by itself; behind gates that are half shut there is nothing left to bring it back. A
+    branch may stand still behind a zero that lets nothing through at first (ReZero): what it is added to must move.
+    """
+    if not any(row.gated for row in network.hidden):  # before the dearer question of what leads round what
+        return {}
+    gated = sum(row.gated for row in network.trunk)
+    if not gated or not network.stands_still(network.trunk, thresholds):
+        return {}
+    found = drifts(network, thresholds)
+    forward = max((-found[row.index].decades for row in network.last_hidden if row.index in found), default=0.0)
+    backward = max((-decades for decades, _ in attenuations(network).values()), default=0.0) - _GATED_LOSS * (gated - 1)
+    lost = max(forward, 0.0) + max(backward, 0.0)
+    if lost < thresholds.creeping_loss:
+        return {}
+    return {"lost_decades": lost, "pace_log10": network.pace(network.trunk)}
+
+
+def fading_limit(still: bool | None, network: Network, thresholds: Thresholds, warning: float, bad: float) -> float:
+    """The decades from which a signal or gradient that fades is bad.
+
+    A loss that is worth a warning is bad where the weights stand still, and one that is bad is worth a warning where
+    they move all the same.
+    """
+    if still is None:
+        return bad + thresholds.adaptive_relief * network.adaptive
+    return warning if still else bad + thresholds.moving_relief
