@@ -13,13 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..records import LayerInfo, Snapshot, Statistics
+from ..records import LayerInfo, Normalises, Snapshot, Statistics
 from .thresholds import Thresholds
 
-CHANNELWISE = ("Depthwise", "Separable")
-"""Kinds whose units see different inputs each: equal weights do not make them equal units."""
 _PLAIN_OPTIMIZERS = frozenset({"SGD"})
-_FIXED = frozenset({"Normalization"})
 _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "softmax", "hard_tanh", "hard_sigmoid", "relu6"})
 """Activations whose values stay within limits."""
 _NORMALISED = 1e-2
@@ -52,12 +49,9 @@ class Row:
     @property
     def normalises(self) -> bool:
         """Whether the row sets the scale of what passes through it by what it sees."""
-        kind = self.info.kind
-        if kind in _FIXED or not kind.endswith(("Normalization", "Norm")):
-            return False
         # One whose epsilon is larger than what arrives, or that is frozen with averages that do not fit, does nothing;
         # one with a gain of zero does.
-        return not 0.0 < self.stats.activation_rms <= _NORMALISED
+        return bool(self.info.normalises) and not 0.0 < self.stats.activation_rms <= _NORMALISED
 
     @property
     def fan_in(self) -> float:
@@ -66,8 +60,8 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        """Whether the row is a recurrent layer with gates; a `Bidirectional` has none, its two layers have."""
-        return any(word in self.info.kind for word in ("LSTM", "GRU"))
+        """Whether the row is a recurrent layer with gates."""
+        return self.info.gates > 1
 
     @property
     def output_rms(self) -> float:
@@ -191,7 +185,7 @@ class Network:
         """
         if not self.loose:
             return 0.0
-        mixing = [row for row in self.trunk if not row.info.kind.startswith(CHANNELWISE)]
+        mixing = [row for row in self.trunk if not row.info.channelwise]
         chain = [*(row for row in mixing if row in self.loose and row not in self.firsts), *self.heads[:1]]
         in_time = [row for row in self.rows if row.info.weight == "recurrent_kernel" and self.owner(row) in self.loose]
         depth = sum(1.0 / row.fan_in for row in chain)
@@ -346,7 +340,7 @@ class Network:
     @cached_property
     def _sums(self) -> tuple[Row, ...]:
         """The layer calls that take in several others and put them into one: a chain of a thousand has none."""
-        return tuple(r for r in self.layers if len(self.parents[r.index]) > 1 and r.info.kind != "Concatenate")
+        return tuple(r for r in self.layers if len(self.parents[r.index]) > 1 and not r.info.concatenates)
 
     @cached_property
     def _layer_bits(self) -> int:
@@ -369,9 +363,9 @@ class Network:
                 queue.append(child)
         return True
 
-    def feeds(self, row: Row, kind: str) -> bool:
-        """Whether what `row` gives out goes straight into a layer of this kind."""
-        return any(self.rows[c].info.kind == kind for c in self.children[row.index])
+    def feeds(self, row: Row, normalises: Normalises) -> bool:
+        """Whether what `row` gives out goes straight into a normalisation of this kind."""
+        return any(self.rows[c].info.normalises == normalises for c in self.children[row.index])
 
     def activation(self, row: Row) -> str:
         """The activation behind a kernel: its own, or that of the layers between it and the next kernel."""
