@@ -85,7 +85,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
         if network.normalised_after(row):
             continue
         # One that is too weak for what arrives brings small data some way, and the next one further.
-        weakly = network.feeds(row, "BatchNormalization")
+        weakly = network.feeds(row, "batch")
         for p in network.parents[row.index]:
             source = network.rows[p]
             rms, mean, std, largest, prepared = _arriving(row, source)

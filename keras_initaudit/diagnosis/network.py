@@ -13,12 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..records import Snapshot
+from ..records import Normalises, Snapshot
 from .row import Row, log10
 from .thresholds import Thresholds
 
-CHANNELWISE = ("Depthwise", "Separable")
-"""Kinds whose units see different inputs each: equal weights do not make them equal units."""
 _PLAIN_OPTIMIZERS = frozenset({"SGD"})
 _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "softmax", "hard_tanh", "hard_sigmoid", "relu6"})
 """Activations whose values stay within limits."""
@@ -130,7 +128,7 @@ class Network:
         """
         if not self.loose:
             return 0.0
-        mixing = [row for row in self.trunk if not row.info.kind.startswith(CHANNELWISE)]
+        mixing = [row for row in self.trunk if not row.info.channelwise]
         chain = [*(row for row in mixing if row in self.loose and row not in self.firsts), *self.heads[:1]]
         in_time = [row for row in self.rows if row.info.weight == "recurrent_kernel" and self.owner(row) in self.loose]
         depth = sum(1.0 / row.fan_in for row in chain)
@@ -285,7 +283,7 @@ class Network:
     @cached_property
     def _sums(self) -> tuple[Row, ...]:
         """The layer calls that take in several others and put them into one: a chain of a thousand has none."""
-        return tuple(r for r in self.layers if len(self.parents[r.index]) > 1 and r.info.kind != "Concatenate")
+        return tuple(r for r in self.layers if len(self.parents[r.index]) > 1 and not r.info.concatenates)
 
     @cached_property
     def _layer_bits(self) -> int:
@@ -308,9 +306,9 @@ class Network:
                 queue.append(child)
         return True
 
-    def feeds(self, row: Row, kind: str) -> bool:
-        """Whether what `row` gives out goes straight into a layer of this kind."""
-        return any(self.rows[c].info.kind == kind for c in self.children[row.index])
+    def feeds(self, row: Row, normalises: Normalises) -> bool:
+        """Whether what `row` gives out goes straight into a normalisation of this kind."""
+        return any(self.rows[c].info.normalises == normalises for c in self.children[row.index])
 
     def activation(self, row: Row) -> str:
         """The activation behind a kernel: its own, or that of the layers between it and the next kernel."""

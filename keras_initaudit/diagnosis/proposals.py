@@ -36,7 +36,6 @@ _GLOROT = (
     "hard_tanh",
     "softsign",
 )
-_GATES = {"LSTM": 4, "GRU": 3, "ConvLSTM1D": 4, "ConvLSTM2D": 4, "ConvLSTM3D": 4}
 
 
 def shape_fans(shape: Sequence[int]) -> tuple[float, float]:
@@ -89,20 +88,10 @@ def misread(info: LayerInfo) -> bool:
 
 
 def _axes(info: LayerInfo) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The axes whose products are the true fans, where there are any that mean it."""
-    shape, rank = info.weight_shape, len(info.weight_shape)
-    candidates: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    if "Depthwise" in info.kind:
-        spatial = tuple(range(rank - 2))
-        candidates = [(spatial, (*spatial, rank - 1))]
-    elif "Transpose" not in info.kind:
-        candidates = [((a,), (b,)) for a in range(rank) for b in range(rank) if a < b]
-        candidates += [(tuple(range(k)), tuple(range(k, rank))) for k in range(1, rank)]
-    for inputs, outputs in candidates:
-        fans = math.prod(shape[a] for a in inputs), math.prod(shape[a] for a in outputs)
-        if fans[0] == info.fan_in and fans[1] == info.fan_out:
-            return inputs, outputs
-    return None
+    """Its input and output axes, where their products are the true fans: a stride makes them others."""
+    inputs, outputs = info.input_axes, info.output_axes
+    fans = tuple(math.prod(info.weight_shape[axis] for axis in axes) for axes in (inputs, outputs))
+    return (inputs, outputs) if inputs and fans == (info.fan_in, info.fan_out) else None
 
 
 def for_kernels(network: Network, kernels: Iterable[Row], *, bias: bool = False) -> Remedy | None:
@@ -163,31 +152,31 @@ def _parts(network: Network) -> dict[str, list[Row]]:
 
 def _arguments(network: Network, row: Row, parts: dict[str, list[Row]]) -> dict[str, Scheme]:
     """The initializers for all kernels of a layer, by argument; empty where it takes none."""
-    kind, argument = row.info.kind, row.info.initializer_argument
+    argument = row.info.initializer_argument
     if argument is None:
         return {}
     if row.info.lookup or argument == "embeddings_initializer":
         found = {argument: _table(row)}
-    elif kind.startswith("Separable"):  # no activation stands between its two kernels
+    elif row.info.channelwise and parts.get(row.path):  # no activation stands between the two kernels
         found = {argument: kernel_scheme("linear", None, row.info)}
     else:
         found = {argument: _scheme(network, row)}
-    gates, recurrent = _GATES.get(kind), kind in _GATES or kind == "SimpleRNN"
+    gates = row.info.gates
     for part in parts.get(row.path, ()):
         other = part.info.initializer_argument
         if other == "recurrent_initializer":
-            gates, recurrent = gates or _GATES.get(part.info.kind.removesuffix("Cell")), True
+            gates = gates or part.info.gates or 1
         elif other is not None and other not in found:  # by the activation of its layer
             found[other] = _scheme(network, Row(row.index, part.info, part.stats))
-    if recurrent:
-        found["recurrent_initializer"] = Scheme("Orthogonal", {"blocks": gates} if gates else {})
+    if gates:
+        found["recurrent_initializer"] = Scheme("Orthogonal", {"blocks": gates} if gates > 1 else {})
     return found
 
 
 def _table(row: Row) -> Scheme:
     """A table is looked up, and sums nothing: unit size, or what a kernel has where it also makes the outputs."""
     width = row.info.weight_shape[-1] if row.info.weight_shape else 1
-    std = 1.0 / math.sqrt(width) if row.info.kind == "ReversibleEmbedding" else 1.0
+    std = 1.0 / math.sqrt(width) if row.info.makes_outputs else 1.0
     return Scheme("RandomNormal", {"stddev": _rounded(std)})
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..records import LayerInfo, Statistics
 
-_FIXED = frozenset({"Normalization"})
 _NORMALISED = 1e-2
 """A normalisation gives out an rms of about 1; what is far below that it has not normalised."""
 
@@ -38,12 +37,9 @@ class Row:
     @property
     def normalises(self) -> bool:
         """Whether the row sets the scale of what passes through it by what it sees."""
-        kind = self.info.kind
-        if kind in _FIXED or not kind.endswith(("Normalization", "Norm")):
-            return False
         # One whose epsilon is larger than what arrives, or that is frozen with averages that do not fit, does nothing;
         # one with a gain of zero does.
-        return not 0.0 < self.stats.activation_rms <= _NORMALISED
+        return bool(self.info.normalises) and not 0.0 < self.stats.activation_rms <= _NORMALISED
 
     @property
     def fan_in(self) -> float:
@@ -52,8 +48,8 @@ class Row:
 
     @property
     def gated(self) -> bool:
-        """Whether the row is a recurrent layer with gates; a `Bidirectional` has none, its two layers have."""
-        return any(word in self.info.kind for word in ("LSTM", "GRU"))
+        """Whether the row is a recurrent layer with gates."""
+        return self.info.gates > 1
 
     @property
     def output_rms(self) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..records import Finding, Severity
 from ..records.remedies import WholeModel
 from . import proposals, scale
-from .network import CHANNELWISE, Network
+from .network import Network
 from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, percent, several
@@ -30,7 +30,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
         stats = row.stats
         if row.info.role not in ("layer", "weight") or len(row.info.weight_shape) < 2 or not row.info.trainable:
             continue
-        if row.info.kind.startswith(CHANNELWISE) or not stats.weight_identical >= thresholds.identical:
+        if row.info.channelwise or not stats.weight_identical >= thresholds.identical:
             continue
         if stats.gradient_identical >= thresholds.identical and not _starved(network, row):
             bad.append(row)
@@ -166,7 +166,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             bypassed = network.bypassed(network.owner(row))
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
             # What passes through time in a recurrent layer is not seen from outside: there its share alone counts.
-            if row.info.role == "layer" and "RNN" not in row.info.kind:
+            if row.info.role == "layer" and row.info.gates != 1:
                 limit = min(harm().torn_from, limit if harm().still else math.inf)
             severity = "bad" if share >= limit and not flat_head else "warning"
             found.append((share, row, severity, limit if severity == "bad" else thresholds.saturated_warning))

@@ -85,7 +85,7 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
         row
         for row in network.hidden
         if row.stats.weight_rms > 0.0
-        and network.feeds(row, "LayerNormalization")
+        and network.feeds(row, "layer")
         and network.normalised_after(row)
         and not network.bypassed(row)
     ]

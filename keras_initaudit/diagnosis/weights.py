@@ -23,8 +23,6 @@ _SCHEMES: dict[str, tuple[float, str]] = {
     "LeCunUniform": (1.0, "fan_in"),
     "LeCunNormal": (1.0, "fan_in"),
 }
-_RECURRENT = ("LSTM", "GRU", "RNN", "Bidirectional")
-"""The input kernel of a recurrent layer holds its gates side by side, and Keras counts them all as outputs."""
 
 
 def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
@@ -35,7 +33,8 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
     found: list[tuple[float, Row]] = []
     for row in network.layers:
         info = row.info
-        if not row.has_kernel or any(word in info.kind for word in _RECURRENT) or network.normalised_after(row):
+        # The kernel of a recurrent layer holds its gates side by side, and Keras counts them all as outputs.
+        if not row.has_kernel or info.gates or network.normalised_after(row):
             continue
         ratio = _fan_ratio(row)
         if ratio is not None and max(ratio, 1.0 / ratio) >= thresholds.fan_ratio:

@@ -1,23 +1,21 @@
-"""True fans of a layer's weights: how many inputs are summed into one output, and how many outputs one input feeds.
+"""What a layer is, asked of the table: its kernels with their true fans and axes, its gates, what it normalises.
 
-A weight's shape does not tell them: a depthwise, grouped, transposed or expert kernel, the gates that share one matrix
-in a recurrent layer, an embedding table are all read wrongly from the shape alone. Here the layer is asked. fan_in is
-what an interior output is with a kernel of ones on inputs of ones; fan_out is the gradient of the sum of all outputs at
-an interior input, as the mean over inputs where a stride makes it differ from one to the next. Imports keras only.
+A weight's shape does not tell its fans: a depthwise, grouped, transposed or expert kernel, the gates that share one
+matrix in a recurrent layer, an embedding table are all read wrongly from the shape alone. Here the layer is asked.
+Imports keras only.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Container, Iterator
 from typing import Any
 
 import keras
-from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
-Fans = tuple[float, float]
-Rule = Callable[[Any, tuple[int, ...]], Fans]
-"""(layer, shape of the weight) -> (fan_in, fan_out)."""
+from .axes import Axes
+from .fans import Fans, Rule
+from .table import TABLE, Kernel, LayerFacts, Normalises, facts
 
 
 def fans(layer: Any, weight: Any = None) -> Fans:
@@ -43,8 +41,8 @@ def fans(layer: Any, weight: Any = None) -> Fans:
     """
     owner, attribute = find(layer, weight)
     name = attribute.lstrip("_")
-    rule = _rule(owner, name)
-    if rule is None:
+    kernel = facts(owner).kernels.get(name)
+    if kernel is None:
         kind = type(owner).__name__
         raise ValueError(
             f"The fans of {kind} are not known (layer {owner.name!r}, weight {name!r}). Say them once, as (inputs "
@@ -52,7 +50,7 @@ def fans(layer: Any, weight: Any = None) -> Fans:
             "    from keras_initaudit.layers.catalogue import register\n"
             f"    register({kind}, {name!r}, lambda layer, shape: (fan_in, fan_out))"
         )
-    fan_in, fan_out = rule(owner, tuple(int(size) for size in getattr(owner, attribute).shape))
+    fan_in, fan_out = kernel.fans(owner, tuple(int(size) for size in getattr(owner, attribute).shape))
     return float(fan_in), float(fan_out)
 
 
@@ -101,6 +99,8 @@ def find(layer: Any, weight: Any = None) -> tuple[Any, str]:
 def register(layer_class: type, weight: str, rule: Rule) -> None:
     """Makes the fans of a layer of one's own known, to everything in this package.
 
+    It adds the kernel to the line of the class in `layers.table.TABLE`, where all else that is known of a layer stands.
+
     Args:
         layer_class: The class; subclasses inherit the rule.
         weight: Name of the attribute that holds the kernel.
@@ -125,7 +125,8 @@ def register(layer_class: type, weight: str, rule: Rule) -> None:
         raise TypeError(f"`rule` must be a function of (layer, shape). Received: {rule!r}.")
     if not isinstance(weight, str) or not weight:
         raise TypeError(f"`weight` must be the name of an attribute. Received: {weight!r}.")
-    _RULES.setdefault(layer_class, {})[weight] = rule
+    line = next((TABLE[kind] for kind in layer_class.__mro__ if kind in TABLE), LayerFacts())
+    TABLE[layer_class] = dataclasses.replace(line, kernels={**line.kernels, weight: Kernel(rule)})
 
 
 # --- which kernels a layer has
@@ -144,48 +145,34 @@ def own_kernels(layer: Any) -> list[tuple[str, Any, str]]:
     return [(attribute.lstrip("_"), layer, attribute) for attribute in _own(layer)]
 
 
-_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Bidirectional", ("forward_layer", "backward_layer")),
-    ("MultiHeadAttention", ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")),
-    ("GroupQueryAttention", ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")),
-)
-
-
 def parts(layer: Any) -> list[tuple[str, Any]]:
     """The layers inside a composite layer of Keras, as (name, layer): "" for a cell, which stands for its RNN."""
-    for name, attributes in _PARTS:
-        if isinstance(layer, getattr(keras.layers, name)):
-            names = [attribute.strip("_").rpartition("_")[0] for attribute in attributes]
-            held = [getattr(layer, attribute, None) for attribute in attributes]
-            return [(part, inner) for part, inner in zip(names, held, strict=True) if inner is not None]
-    if isinstance(layer, keras.layers.RNN):
-        return [("", layer.cell)] if isinstance(layer.cell, keras.layers.Layer) else []
-    if isinstance(layer, keras.layers.StackedRNNCells):
-        return [(f"cell_{index}", cell) for index, cell in enumerate(layer.cells)]
-    if isinstance(layer, keras.layers.Wrapper) and not isinstance(layer.layer, keras.Model):
-        return [("", layer.layer)]
-    return []
+    inside = facts(layer).parts
+    return inside(layer) if inside is not None else []
 
 
 def known_kernels(layer: Any) -> list[Any]:
     """The layer's own kernels, as variables, by what is known of its class; empty where nothing is."""
-    known = _known(layer)
+    known = facts(layer).kernels
     return [getattr(layer, attribute) for attribute in _attributes(layer) if attribute.lstrip("_") in known]
+
+
+def kernel_of(layer: Any, weight: Any) -> Kernel | None:
+    """What is known of one of the layer's own weights as a kernel; None where its class is not known to have it."""
+    known = facts(layer).kernels
+    names = (attribute.lstrip("_") for attribute in _attributes(layer) if getattr(layer, attribute) is weight)
+    return known.get(next(names, "")) if known else None
 
 
 _NO_KERNEL = {"bias", "gamma", "beta", "alpha", "scale", "vector_u"}
 
 
 def _own(layer: Any) -> list[str]:
-    known = _known(layer)
+    known = facts(layer).kernels
     return [attribute for attribute in _attributes(layer) if _is_kernel(layer, attribute, known)]
 
 
-def _known(layer: Any) -> set[str]:
-    return {name for kind in type(layer).__mro__ for name in _RULES.get(kind, ())}
-
-
-def _is_kernel(layer: Any, attribute: str, known: set[str]) -> bool:
+def _is_kernel(layer: Any, attribute: str, known: Container[str]) -> bool:
     name, variable = attribute.lstrip("_"), getattr(layer, attribute)
     if known:
         return name in known
@@ -195,9 +182,8 @@ def _is_kernel(layer: Any, attribute: str, known: set[str]) -> bool:
 def _attributes(layer: Any) -> list[str]:
     """Attributes of the layer that hold a floating variable each, in the order of creation."""
     names: dict[int, str] = {}
-    inner = {
-        id(weight) for _, part in parts(layer) for weight in part.weights
-    }  # SpectralNormalization shows its layer's
+    # SpectralNormalization shows its layer's.
+    inner = {id(weight) for _, part in parts(layer) for weight in part.weights}
     for attribute, value in vars(layer).items():
         if isinstance(value, keras.Variable) and _floating(value) and id(value) not in inner:
             # `Dense` keeps its kernel as `_kernel`, and shows it as `kernel` with what LoRA adds.
@@ -209,119 +195,71 @@ def _floating(variable: Any) -> bool:
     return "float" in str(keras.backend.standardize_dtype(variable.dtype))
 
 
-# --- the fans of Keras's layers
+# --- the axes of a kernel
 
 
-def _dense(_: Any, shape: tuple[int, ...]) -> Fans:
-    return shape[0], shape[1]
+def kernel_axes(layer: Any, weight: Any = None) -> Axes | tuple[None, None]:
+    """Input and output axes of a kernel, as an initializer takes them; (None, None) where its shape says them.
+
+    Args:
+        layer: The layer that owns it.
+        weight: The variable; the first kernel by default.
+    """
+    for variable in known_kernels(layer)[:1] if weight is None else [weight]:
+        kernel = kernel_of(layer, variable)
+        if kernel is not None and kernel.axes is not None:
+            return kernel.axes(layer, len(variable.shape))
+    return None, None
 
 
-def _einsum(layer: Any, shape: tuple[int, ...]) -> Fans:
-    """Of `EinsumDense`: kernel axes that the output lacks are summed; those that the input lacks are made."""
-    inputs, kernel, output = einsum_axes(layer)
-    sizes = dict(zip(kernel, shape, strict=True))
-    summed = {axis: layer.equation.index(axis) for axis in inputs if axis not in kernel + output}
-    if summed:  # axes of the data that are summed without a weight, as b in "abc,cd->ad"
-        data = layer.get_build_config()["input_shape"]
-        sizes.update({axis: data[at] for axis, at in summed.items()})
-        if None in sizes.values():
-            raise ValueError(f"The fans of {layer.name!r} depend on an unknown input size: {layer.equation} of {data}.")
-    fan_in = math.prod(size for axis, size in sizes.items() if axis not in output)
-    fan_out = math.prod(size for axis, size in sizes.items() if axis not in inputs)
-    return fan_in, fan_out
+def unit_axes(layer: Any, weight: Any) -> tuple[int, ...]:
+    """The axes of a weight that index units: those that no input is summed over; the last one where none is known."""
+    rank = len(weight.shape)
+    summed, _ = kernel_axes(layer, weight)
+    return tuple(axis for axis in range(rank) if axis not in summed) if summed else (rank - 1,)
 
 
-def einsum_axes(layer: Any) -> tuple[str, str, str]:
-    """The letters of input, kernel and output of an `EinsumDense`, the ellipsis left out."""
-    left, output = layer.equation.replace("...", "").replace(" ", "").split("->")
-    inputs, kernel = left.split(",")
-    return inputs, kernel, output
+# --- everything else
 
 
-def kernel_axes(layer: Any) -> tuple[list[int], list[int]]:
-    """Input and output axes of the kernel of an `EinsumDense`, as an initializer takes them."""
-    inputs, kernel, output = einsum_axes(layer)
-    summed = [axis for axis, letter in enumerate(kernel) if letter not in output]
-    return summed, [axis for axis, letter in enumerate(kernel) if letter not in inputs]
+def gates(layer: Any) -> tuple[str, ...]:
+    """What stands side by side in the kernels of a recurrent layer or cell, as ("z", "r", "h"); empty of all others.
+
+    Of stacked cells, that of the first.
+    """
+    found = facts(layer).gates
+    if not found and isinstance(layer, keras.layers.RNN | keras.layers.StackedRNNCells):
+        return next((gates(cell) for _, cell in parts(layer)), ())
+    return found
 
 
-def _strides(layer: Any, rank: int) -> int:
-    strides = layer.strides
-    return int(strides**rank) if isinstance(strides, int) else math.prod(strides)
+def is_cell(layer: Any) -> bool:
+    """Whether a layer is the cell of a recurrent layer."""
+    return bool(facts(layer).gates) or (hasattr(layer, "state_size") and not isinstance(layer, keras.layers.RNN))
 
 
-def _conv(layer: Any, shape: tuple[int, ...]) -> Fans:
-    # shape: (..., channels of one group, filters); an input feeds the filters of its own group alone.
-    field = math.prod(shape[:-2])
-    return field * shape[-2], field * shape[-1] / layer.groups / _strides(layer, len(shape) - 2)
+def unchanged(layer: Any, method: str) -> bool:
+    """Whether a layer has this method from the class in the table that it is a kind of, and none of its own.
+
+    A method of the same name in a subclass may take and mean something else.
+    """
+    kinds = [kind for kind in type(layer).__mro__ if kind in TABLE]
+    return bool(kinds) and getattr(type(layer), method) is getattr(kinds[-1], method)
 
 
-def _conv_transpose(layer: Any, shape: tuple[int, ...]) -> Fans:
-    # shape: (..., filters, channels); a stride spreads the inputs, so that an output sees one in prod(strides) of them.
-    field = math.prod(shape[:-2])
-    return field * shape[-1] / _strides(layer, len(shape) - 2), field * shape[-2]
+def normalises(layer: Any) -> Normalises:
+    """Over what a layer takes the scale that it divides by; "other" of a class that only its name says it of."""
+    found = facts(layer).normalises
+    if found is None:
+        return "other" if type(layer).__name__.endswith(("Normalization", "Norm")) else ""
+    return found
 
 
-def _depthwise(layer: Any, shape: tuple[int, ...]) -> Fans:
-    # shape: (..., channels, multiplier); each output sees one channel.
-    field = math.prod(shape[:-2])
-    return field, field * shape[-1] / _strides(layer, len(shape) - 2)
+def makes_outputs(layer: Any) -> bool:
+    """Whether the table that a layer looks up is also the kernel that makes the outputs of its model."""
+    return facts(layer).lookup and bool(getattr(layer, "tie_weights", False))
 
 
-def _pointwise(_: Any, shape: tuple[int, ...]) -> Fans:
-    return shape[-2], shape[-1]
-
-
-def _gates(count: int) -> Rule:
-    return lambda _, shape: (shape[0], shape[1] / count)
-
-
-def _conv_gates(layer: Any, shape: tuple[int, ...]) -> Fans:
-    field = math.prod(shape[:-2])
-    return field * shape[-2], field * shape[-1] / 4 / _strides(layer, len(shape) - 2)
-
-
-def _conv_recurrent(_: Any, shape: tuple[int, ...]) -> Fans:
-    # The state is convolved with stride 1, whatever the stride of the input.
-    field = math.prod(shape[:-2])
-    return field * shape[-2], field * shape[-1] / 4
-
-
-def _lookup(_: Any, shape: tuple[int, ...]) -> Fans:
-    return 1, shape[1]  # one row is picked, none are summed
-
-
-def _table() -> dict[type, dict[str, Rule]]:
-    kinds = keras.layers
-    table: dict[type, dict[str, Rule]] = {
-        kinds.Dense: {"kernel": _dense},
-        kinds.EinsumDense: {"kernel": _einsum},
-        kinds.Embedding: {"embeddings": _lookup},
-        kinds.SimpleRNNCell: {"kernel": _gates(1), "recurrent_kernel": _gates(1)},
-        kinds.LSTMCell: {"kernel": _gates(4), "recurrent_kernel": _gates(4)},
-        kinds.GRUCell: {"kernel": _gates(3), "recurrent_kernel": _gates(3)},
-        # It has no public name. To find it through a layer would draw a seed, and start TensorFlow, at import.
-        ConvLSTMCell: {"kernel": _conv_gates, "recurrent_kernel": _conv_recurrent},
-    }
-    for rank in (1, 2, 3):
-        table[getattr(kinds, f"Conv{rank}D")] = {"kernel": _conv}
-        table[getattr(kinds, f"Conv{rank}DTranspose")] = {"kernel": _conv_transpose}
-    for rank in (1, 2):
-        table[getattr(kinds, f"DepthwiseConv{rank}D")] = {"kernel": _depthwise}
-        table[getattr(kinds, f"SeparableConv{rank}D")] = {
-            "depthwise_kernel": _depthwise,
-            "pointwise_kernel": _pointwise,
-        }
-    if hasattr(kinds, "ReversibleEmbedding"):  # its second table is a dense kernel back to the ids
-        table[kinds.ReversibleEmbedding] = {"reverse_embeddings": _dense}
-    return table
-
-
-_RULES = _table()
-
-
-def _rule(layer: Any, weight: str) -> Rule | None:
-    for kind in type(layer).__mro__:
-        if weight in _RULES.get(kind, ()):
-            return _RULES[kind][weight]
-    return None
+def channels_first(layer: Any) -> bool:
+    """Whether the axis of the units comes before those of the positions."""
+    return getattr(layer, "data_format", None) == "channels_first"

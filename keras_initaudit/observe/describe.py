@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from ..layers import catalogue
-from ..layers.catalogue import fans, kernel_axes
+from ..layers import catalogue, table
+from ..layers.inside import held_layers, own_weights, with_layers_below
 from ..records import LayerInfo, LossKind, to_jsonable
 from ..theory import gains
 
@@ -33,7 +33,7 @@ def layer_paths(model: Any) -> dict[int, str]:
     taken: set[str] = set()
 
     def walk(layer: Any, prefix: str) -> None:
-        for inner in layer._layers:
+        for inner in held_layers(layer):
             if id(inner) in paths:
                 continue
             path = prefix + inner.name
@@ -65,7 +65,7 @@ def owners(model: Any, observed: Iterable[Any]) -> dict[int, list[Any]]:
         visited.add(id(layer))
         owner = layer if id(layer) in seen else owner
         owned.setdefault(id(owner), []).append(layer)
-        for inner in layer._layers:
+        for inner in held_layers(layer):
             walk(inner, owner)
 
     walk(model, model)
@@ -82,7 +82,7 @@ def kernels(layer: Any, used: Mapping[int, str] | None = None) -> list[Any]:
     known = {id(variable) for variable in catalogue.known_kernels(layer)}
     return [
         variable
-        for variable in layer._trainable_variables
+        for variable in own_weights(layer)
         if len(variable.shape) >= 2
         and (id(variable) in known or (_may_be_kernel(variable) and (used or {}).get(id(variable)) != "other"))
     ]
@@ -91,7 +91,7 @@ def kernels(layer: Any, used: Mapping[int, str] | None = None) -> list[Any]:
 def undecided(layer: Any) -> list[Any]:
     """The layer's own weights of which its class does not say whether they are kernels."""
     known = {id(variable) for variable in catalogue.known_kernels(layer)}
-    return [v for v in layer._trainable_variables if len(v.shape) >= 2 and id(v) not in known and _may_be_kernel(v)]
+    return [v for v in own_weights(layer) if len(v.shape) >= 2 and id(v) not in known and _may_be_kernel(v)]
 
 
 def _may_be_kernel(variable: Any) -> bool:
@@ -100,38 +100,25 @@ def _may_be_kernel(variable: Any) -> bool:
 
 def looks_up(layer: Any, used: Mapping[int, str], weight: Any = None) -> bool:
     """Whether the layer takes in the numbers of the rows of a table; of one weight, whether it is such a table."""
-    weights = layer._trainable_variables if weight is None else [weight]
-    return isinstance(layer, keras.layers.Embedding) or any(used.get(id(w)) == "table" for w in weights)
+    weights = own_weights(layer) if weight is None else [weight]
+    return table.facts(layer).lookup or any(used.get(id(w)) == "table" for w in weights)
 
 
 def scales(layer: Any) -> list[Any]:
     """The layer's own trainable weights that are neither kernels nor biases: they multiply what passes through it."""
-    rest = [v for v in layer._trainable_variables if v.trainable and not any(v is kernel for kernel in kernels(layer))]
+    rest = [v for v in own_weights(layer) if v.trainable and not any(v is kernel for kernel in kernels(layer))]
     return [v for v in rest if not v.name.split("/")[-1].endswith(("bias", "beta"))]
 
 
 def columns_last(layer: Any, weight: Any) -> tuple[int, ...]:
     """The permutation that brings the axes that index output units to the end of a kernel."""
-    rank = len(weight.shape)
-    if "Transpose" in type(layer).__name__ and "Conv" in type(layer).__name__:
-        return (*range(rank - 2), rank - 1, rank - 2)
-    summed = _summed_axes(layer, weight)
-    return (*summed, *(axis for axis in range(rank) if axis not in summed)) if summed else tuple(range(rank))
+    last = catalogue.unit_axes(layer, weight)
+    return (*(axis for axis in range(len(weight.shape)) if axis not in last), *last)
 
 
-def output_axes(layer: Any, weight: Any) -> int:
-    """How many of the last axes, after `columns_last`, index output units."""
-    if "depthwise" in weight.name or type(layer).__name__.startswith("DepthwiseConv"):
-        return 2
-    summed = _summed_axes(layer, weight)
-    return max(1, len(weight.shape) - len(summed)) if summed else 1
-
-
-def _summed_axes(layer: Any, weight: Any) -> list[int]:
-    """The axes of the kernel of an `EinsumDense` that index inputs, wherever they stand; empty of other layers."""
-    if not isinstance(layer, keras.layers.EinsumDense) or weight is not getattr(layer, "_kernel", None):
-        return []
-    return kernel_axes(layer)[0]
+def units(layer: Any, weight: Any) -> int:
+    """The number of output units of a kernel."""
+    return math.prod(int(weight.shape[axis]) for axis in catalogue.unit_axes(layer, weight))
 
 
 def activations(model: Any) -> dict[tuple[int, str], gains.ActivationFacts]:
@@ -141,7 +128,7 @@ def activations(model: Any) -> dict[tuple[int, str], gains.ActivationFacts]:
     it: not within a trace.
     """
     found = {}
-    for layer in model._flatten_layers():
+    for layer in with_layers_below(model):
         found[id(layer), "activation"] = gains.facts(activation_of(layer))
         gates = getattr(layer, "recurrent_activation", None)
         if gates is not None:
@@ -155,18 +142,8 @@ def activation_of(layer: Any) -> Any:
     A layer of the person's own that stands by itself may be anything, and is not called to find out.
     """
     activation = getattr(layer, "activation", None)
-    is_one = isinstance(layer, _ACTIVATION_LAYERS) and not layer._trainable_variables
+    is_one = table.facts(layer).activation and not own_weights(layer)
     return layer if activation is None and is_one else activation
-
-
-_ACTIVATION_LAYERS = (
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-    keras.layers.Softmax,
-)
 
 
 def softmax_axes(layer: Any) -> tuple[int, ...]:
@@ -187,14 +164,20 @@ def row(path: str, depth: int, layer: Any, activation: gains.ActivationFacts, **
         kind=type(layer).__name__,
         activation=activation.name,
         gain=activation.gain,
-        has_bias=hasattr(layer, "bias_initializer") and any("bias" in v.name for v in layer._trainable_variables),
+        has_bias=hasattr(layer, "bias_initializer") and any("bias" in v.name for v in own_weights(layer)),
+        gates=len(catalogue.gates(layer)),
+        normalises=catalogue.normalises(layer),
+        concatenates=table.facts(layer).concatenates,
+        makes_outputs=catalogue.makes_outputs(layer),
         **known,
     )
 
 
 def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
     """`info` with all that is known of the kernel that its weight columns describe."""
-    fan_in, fan_out = _or_none(lambda: fans(owner, weight)) or (None, None)
+    fan_in, fan_out = _or_none(lambda: catalogue.fans(owner, weight)) or (None, None)
+    input_axes, output_axes = catalogue.kernel_axes(owner, weight)
+    kernel = catalogue.kernel_of(owner, weight)
     initializer = _initializer(owner, weight)
     config = _or_none(lambda: json.loads(json.dumps(to_jsonable(initializer.get_config())))) if initializer else None
     return dataclasses.replace(
@@ -204,6 +187,9 @@ def with_weight(info: LayerInfo, owner: Any, weight: Any) -> LayerInfo:
         weight_dtype=keras.backend.standardize_dtype(weight.dtype),
         fan_in=None if fan_in is None else float(fan_in),
         fan_out=None if fan_out is None else float(fan_out),
+        input_axes=tuple(input_axes or ()),
+        output_axes=tuple(output_axes or ()),
+        channelwise=kernel is not None and kernel.channelwise,
         initializer=type(initializer).__name__ if initializer is not None else None,
         initializer_config=config or {},
         initializer_argument=initializer_argument(owner, weight),
@@ -231,14 +217,16 @@ def _initializer(layer: Any, weight: Any) -> Any:
 
 
 def _initializer_name(layer: Any, weight: Any) -> str | None:
-    """The attribute that holds the initializer of this weight, by the naming that all of Keras's layers follow."""
+    """The attribute that holds the initializer of this weight: by the table, or by the names that Keras gives them."""
+    kernel = catalogue.kernel_of(layer, weight)
+    if kernel is not None and getattr(layer, kernel.initializer, None) is not None:
+        return kernel.initializer
     stem = weight.name.split("/")[-1].removesuffix("_kernel").removesuffix("kernel")
     names = (
         f"{stem}_initializer",
         f"{stem}_kernel_initializer",
         "kernel_initializer",
         "embeddings_initializer",
-        "depthwise_initializer",  # of DepthwiseConv2D, which calls its weight `kernel`
         "initializer",
     )
     return next((name for name in names if getattr(layer, name, None) is not None), None)

@@ -54,8 +54,8 @@ def _unit_marks(owner: Any, weight: Any) -> tuple[int, Any]:
     """The fan_in by the shape, and `[units, 3]` numbers by which units are compared; None where there is no telling."""
     permutation = describe.columns_last(owner, weight)
     shape = [int(weight.shape[axis]) for axis in permutation]
-    fan_in = math.prod(shape[: len(shape) - describe.output_axes(owner, weight)])
-    units = math.prod(shape) // max(fan_in, 1)
+    units = describe.units(owner, weight)
+    fan_in = math.prod(shape) // max(units, 1)
     if fan_in * units < _LEAST_NUMBERS:
         return fan_in, None
     inputs = np.unique(np.linspace(0, fan_in - 1, _MARKED_INPUTS).astype(np.int32))

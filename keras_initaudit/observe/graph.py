@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from ..layers import catalogue
+from ..layers.inside import held_layers, input_structure, layers_below, with_layers_below
 from ..theory.gains import activation_name, facts
 from . import describe
 from .engines import BACKENDS, Frame, Tap, engine
@@ -92,7 +93,7 @@ def _look(model: Any, x: Any) -> Graph:
                 "taken in their order, and residual branches are not scaled",
                 stacklevel=5,
             )
-    layers = [layer for layer in model._flatten_layers(include_self=False, recursive=True) if not layer._layers]
+    layers = [layer for layer in layers_below(model) if not held_layers(layer)]
     return Graph(layers, [{index - 1} if index else set() for index in range(len(layers))])
 
 
@@ -114,7 +115,7 @@ def _traced(model: Any, x: Any) -> Graph:
 
 def _inputs(model: Any) -> Any:
     """What stands for the inputs of a model that knows their shape."""
-    inputs = getattr(model, "_inputs_struct", None)
+    inputs = input_structure(model)
     if inputs is not None:
         return inputs
     if getattr(model, "inputs", None):
@@ -125,24 +126,11 @@ def _inputs(model: Any) -> Any:
     return keras.KerasTensor((None, *shape[1:]), model.compute_dtype)
 
 
-_NORMALISING = (
-    "BatchNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-    "RMSNormalization",
-    "UnitNormalization",
-)
-
-
-def _normalises(layer: Any) -> bool:
-    return type(layer).__name__ in _NORMALISING or "Normalization" in type(layer).__name__
-
-
 def _ordered(model: Any, graph: Graph) -> list[Place]:
     """Every kernel of the model, those that the graph calls first and in its order."""
     names: dict[int, str] = {}
     places: dict[int, Place] = {}
-    for layer in model._flatten_layers():
+    for layer in with_layers_below(model):
         for name, owner, attribute in catalogue.own_kernels(layer):
             variable = getattr(owner, attribute)
             names[id(variable)] = variable.path
@@ -150,7 +138,7 @@ def _ordered(model: Any, graph: Graph) -> list[Place]:
     calls: dict[int, int] = {}
     order: list[int] = []
     for index, layer in enumerate(graph.layers):
-        for inner in layer._flatten_layers():
+        for inner in with_layers_below(layer):
             for _, owner, attribute in catalogue.own_kernels(inner):
                 key = id(getattr(owner, attribute))
                 if key not in calls:
@@ -180,7 +168,7 @@ def _count_chains(graph: Graph, called: list[tuple[int, Place]]) -> None:
         bypassed |= {call for one in ancestry for call in one if not all(call in other for other in ancestry)}
     chains: dict[str | None, list[Place]] = {}
     for call, place in called:
-        normalised = any(_normalises(graph.layers[child]) for child in graph.below(call))
+        normalised = any(catalogue.normalises(graph.layers[child]) for child in graph.below(call))
         if not (place.recurrent or place.head or normalised or call in bypassed):
             chains.setdefault(activation_name(place.activation), []).append(place)
     for chain in chains.values():
@@ -193,7 +181,7 @@ def _activation(graph: Graph, call: int, owner: Any, name: str, with_kernel: set
     own = getattr(owner, "activation", None)
     if name == "depthwise_kernel":
         return None  # of a separable convolution: the pointwise kernel follows at once
-    if owner.__class__.__name__.endswith("Cell") or facts(own).name is not None:
+    if catalogue.is_cell(owner) or facts(own).name is not None:
         return _with_gain(own)
     seen, todo = {call}, [call]
     while todo:
@@ -231,7 +219,7 @@ def _branch_ends(graph: Graph, with_kernel: set[int]) -> dict[int, int]:
         after = [call for call, above in enumerate(graph.above) if above >= sum_of]
         # An addition that is a layer is a call itself.
         after += [child for call in after if call not in with_kernel for child in graph.below(call)]
-        normalised = any(_normalises(graph.layers[call]) for call in branch | set(after))
+        normalised = any(catalogue.normalises(graph.layers[call]) for call in branch | set(after))
         if not max(depth) or min(depth) == max(depth) or normalised:
             continue
         last = [call for call in branch & with_kernel if not set(_all_below(graph, call)) & branch & with_kernel]

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from ..layers import catalogue
+from ..layers.inside import own_weights
 from ..records import LayerInfo
 from . import describe, measures
 from .batch import unpack
@@ -109,8 +111,7 @@ def _call_row(
 
     def units_last(x: Any) -> Any:
         rank = len(x.shape)
-        channels_first = getattr(layer, "data_format", None) == "channels_first" and rank > 2
-        return ops.transpose(x, [0, *range(2, rank), 1]) if channels_first else x
+        return ops.transpose(x, [0, *range(2, rank), 1]) if rank > 2 and catalogue.channels_first(layer) else x
 
     output = units_last(call.output)
     row.tensors["activation"] = measures.thinned(output, measures.ACTIVATION_SAMPLE_SIZE)
@@ -144,7 +145,9 @@ def _part_rows(recording: Recording, call: Call, path: str, depth: int) -> Itera
     if call.gates is not None:
         cell = call.layer.cell
         activation = recording.activation(cell, "recurrent_activation")
-        row = Row(LayerInfo(f"{path}/gates", depth, "gates", kind, activation=activation.name), ends=activation.ends)
+        number = len(catalogue.gates(cell))
+        info = LayerInfo(f"{path}/gates", depth, "gates", kind, activation=activation.name, gates=number)
+        row = Row(info, ends=activation.ends)
         row.tensors["preactivation"] = measures.thinned(call.gates)
         row.tensors["activation"] = measures.thinned(cell.recurrent_activation(call.gates))
         yield row
@@ -165,7 +168,7 @@ def _weight_rows(
 ) -> Iterator[Row]:
     """`main` with the first kernel of `layers`, then a row for each further one."""
     weights = [(owner, w) for owner in layers for w in describe.kernels(owner, used) if id(w) not in shown]
-    trainable = [w for owner in layers for w in owner._trainable_variables if w.trainable]
+    trainable = [w for owner in layers for w in own_weights(owner) if w.trainable]
     if main is not None:
         info = main.info
         if trainable:
@@ -198,7 +201,7 @@ def _weight_rows(
 
 def _observe_weight(row: Row, recording: Recording, owner: Any, weight: Any) -> None:
     row.owner, row.variable = owner, weight
-    fan_in = math.prod(weight.shape) // max(1, _units(owner, weight))
+    fan_in = math.prod(weight.shape) // max(1, describe.units(owner, weight))
     row.tensors["weight"] = as_columns(owner, weight, recording.frame.value(weight))
     row.matrices["weight"] = fan_in
     gradient = recording.gradients.get(id(weight))
@@ -237,12 +240,7 @@ def as_columns(owner: Any, weight: Any, value: Any) -> Any:
     permutation = describe.columns_last(owner, weight)
     if permutation != tuple(range(len(permutation))):
         value = ops.transpose(value, permutation)
-    return measures.thinned_matrix(value, _units(owner, weight))
-
-
-def _units(owner: Any, weight: Any) -> int:
-    shape = [int(weight.shape[axis]) for axis in describe.columns_last(owner, weight)]
-    return math.prod(shape[len(shape) - describe.output_axes(owner, weight) :])
+    return measures.thinned_matrix(value, describe.units(owner, weight))
 
 
 def _data_row(path: str, tensor: Any, depth: int, role: Any, scales: dict[str, Any] | None = None) -> Row:

@@ -9,7 +9,6 @@ and its own compiled functions are not touched. Knows the backend by its `Frame`
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from ..layers import attention, catalogue, table
+from ..layers.inside import layers_below, own_weights, with_layers_below
 from ..theory import gains
-from .engines import Frame, Tap, UnobservableError
+from .engines import Frame, Tap, UnobservableError, undocumented
 from .hooks import replaced
 
 MAX_CALLS = 4
@@ -28,9 +29,8 @@ stands below a `TimeDistributed` is that by design: its first time step is looke
 GATE_STEPS = 3
 """Time steps over which the gates of a recurrent layer are computed: from the second on, the state has its effect."""
 
-ATTENTION_SAMPLES = 8
 ATTENTION_QUERIES = 64
-"""Samples and queries of an attention layer whose weights are looked at."""
+"""Queries of an attention layer whose weights are looked at."""
 
 _NOTHING = gains.ActivationFacts(None, None, None)
 
@@ -86,15 +86,14 @@ class Recording:
         with contextlib.ExitStack() as stack:
             for layer in observable_layers(self.model):
                 if isinstance(layer, keras.layers.TimeDistributed):
-                    self._looped |= {id(inner) for inner in layer._flatten_layers(include_self=False)}
+                    self._looped |= {id(inner) for inner in layers_below(layer)}
                 stack.enter_context(replaced(layer, "call", self._observing(layer, layer.call)))
                 if callable(getattr(layer, "activation", None)) and not isinstance(layer, keras.layers.RNN):
                     stack.enter_context(replaced(layer, "activation", self._entering(layer, layer.activation)))
-                for kind, name, watch in _WATCHED:
-                    # Other layers have methods of these names too, which take and mean something else.
-                    if isinstance(layer, kind) and getattr(type(layer), name) is getattr(kind, name):
-                        method = self._attending(layer, getattr(layer, name), watch)
-                        stack.enter_context(replaced(layer, name, method))
+                watched = table.facts(layer).attention
+                if watched is not None and catalogue.unchanged(layer, watched.method):
+                    method = self._attending(layer, getattr(layer, watched.method), watched.weights)
+                    stack.enter_context(replaced(layer, watched.method, method))
             for optimizer in optimizers(self.model):
                 stack.enter_context(replaced(optimizer, "apply", self._applying(optimizer)))
                 if scales_loss(optimizer) and self.scale is not None:
@@ -144,7 +143,7 @@ class Recording:
             if call.attention is not None:
                 self.calls.append(call)
             return outputs
-        if call.preactivation is None and call.arguments and not layer._trainable_variables and self._activates(layer):
+        if call.preactivation is None and call.arguments and not own_weights(layer) and self._activates(layer):
             call.preactivation = call.arguments[0]
         if isinstance(layer, keras.layers.RNN) and call.arguments:
             with self.frame.unrecorded():
@@ -177,13 +176,13 @@ class Recording:
     def _activates(self, layer: Any) -> bool:
         return self.activation(layer).name is not None
 
-    def _attending(self, layer: Any, method: Callable[..., Any], watch: Callable[..., Any]) -> Callable[..., Any]:
+    def _attending(self, layer: Any, method: Callable[..., Any], weights_of: Callable[..., Any]) -> Callable[..., Any]:
         def attended(*args: Any, **kwargs: Any) -> Any:
             first = next(iter([*args, *kwargs.values()]), None)
             if self.frame.sees(first) and self.frame.first_replica():
-                # Of a kind of score or mask that the watch does not know, there is no row, and no fault.
+                # Of a kind of score or mask that is not known, there is no row, and no fault.
                 with self.frame.unrecorded(), contextlib.suppress(Exception):
-                    weights = watch(layer, *args, **kwargs)
+                    weights = weights_of(*args, **kwargs)
                     if weights is not None:
                         self._pending.setdefault(id(layer), {})["attention"] = _few_samples(weights)
             return method(*args, **kwargs)
@@ -196,7 +195,7 @@ class Recording:
                 raise UnobservableError(
                     "the model's own train_step applies its optimizer inside a condition or a loop of the backend"
                 )
-            variables = trainable_variables if trainable_variables is not None else optimizer._trainable_variables
+            variables = trainable_variables if trainable_variables is not None else undocumented.weights_of(optimizer)
             if self.frame.first_replica():
                 for gradient, variable in zip(grads, variables, strict=False):
                     self.applied.setdefault(id(variable), optimizer)
@@ -226,12 +225,12 @@ def observable_layers(model: Any) -> list[Any]:
     The cells of a recurrent layer run in its loop; a layer that serves as another layer's `activation` is that layer's.
     """
     hidden: set[int] = set()
-    for layer in model._flatten_layers():
+    for layer in with_layers_below(model):
         if isinstance(layer, keras.layers.RNN):
-            hidden |= {id(inner) for inner in layer._flatten_layers(include_self=False)}
+            hidden |= {id(inner) for inner in layers_below(layer)}
         if isinstance(getattr(layer, "activation", None), keras.layers.Layer):
             hidden.add(id(layer.activation))
-    unique = {id(layer): layer for layer in model._flatten_layers() if id(layer) not in hidden}
+    unique = {id(layer): layer for layer in with_layers_below(model) if id(layer) not in hidden}
     return list(unique.values())
 
 
@@ -257,65 +256,12 @@ def _is_of_ones_own(activation: Any) -> bool:
     return not isinstance(activation, keras.layers.Layer) and getattr(keras.activations, name, None) is not activation
 
 
-def _dot_product(
-    layer: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any = None,
-    training: Any = None,
-    return_attention_scores: Any = None,
-    use_causal_mask: bool = False,
-) -> Any:
-    """Attention weights `[samples, heads, queries, keys]` of `MultiHeadAttention` and `GroupedQueryAttention`."""
-    del layer, value, training, return_attention_scores
-    if len(query.shape) != 4:  # several attention axes
-        return None
-    query, key = (ops.cast(x[:ATTENTION_SAMPLES], "float32") for x in (query, key))
-    scores = ops.einsum("btnh,bsnh->bnts", query, key) / math.sqrt(query.shape[-1])
-    if attention_mask is not None:
-        mask = ops.cast(attention_mask[:ATTENTION_SAMPLES], "bool")
-        return _masked_softmax(scores, mask[:, None] if len(mask.shape) == 3 else mask)
-    return _masked_softmax(scores, ops.tril(ops.ones_like(scores)) > 0 if use_causal_mask else None)
-
-
-def _given_scores(layer: Any, scores: Any, value: Any, scores_mask: Any = None, **kwargs: Any) -> Any:
-    """Attention weights `[samples, queries, keys]` of `Attention` and `AdditiveAttention`."""
-    del layer, value, kwargs
-    if len(scores.shape) != 3:
-        return None
-    scores = ops.cast(scores[:ATTENTION_SAMPLES], "float32")
-    if scores_mask is not None:
-        mask = ops.cast(scores_mask[:ATTENTION_SAMPLES], "bool")
-        scores = ops.where(mask[:, None] if len(mask.shape) == 2 else mask, scores, -1e9)
-    return ops.softmax(scores)
-
-
-def _masked_softmax(scores: Any, mask: Any) -> Any:
-    if mask is None:
-        return ops.softmax(scores)
-    # Zero again behind the softmax, as in Keras: a padded query, which may look nowhere, has no weights.
-    return ops.where(mask, ops.softmax(ops.where(mask, scores, -1e9)), 0.0)
-
-
 def _few_samples(weights: Any) -> Any:
     """Attention weights of any rank as `[samples * heads, queries, keys]`, of some samples and queries."""
-    weights = ops.cast(weights[:ATTENTION_SAMPLES], "float32")
+    weights = ops.cast(weights[: attention.SAMPLES], "float32")
     queries, keys = ops.shape(weights)[-2:]
     weights = ops.reshape(weights, (-1, queries, keys))
     return weights[:, :: max(1, queries // ATTENTION_QUERIES)] if isinstance(queries, int) else weights
-
-
-_WATCHED: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
-    (keras.layers.MultiHeadAttention, "_compute_attention", _dot_product),
-    (keras.layers.GroupQueryAttention, "_compute_attention", _dot_product),
-    (keras.layers.Attention, "_apply_scores", _given_scores),
-)
-"""Keras's attention layers, the method that has the scores, and what takes the weights from its arguments."""
-
-
-GATES = {"LSTMCell": (("i", "f", "o"), "c", ("i", "f", "c", "o")), "GRUCell": (("z", "r"), "h", ("z", "r", "h"))}
-"""Class of the cell -> its gates, its candidate, and the order in which they stand in the kernel."""
 
 
 def gate_preactivations(frame: Frame, layer: Any, sequence: Any) -> tuple[Any, Any]:
@@ -323,13 +269,14 @@ def gate_preactivations(frame: Frame, layer: Any, sequence: Any) -> tuple[Any, A
 
     Returns:
         `[samples, steps, gates * units]` and `[samples, steps, units]`; None for what the cell has not. A cell of
-        another class than LSTM, GRU and SimpleRNN has neither.
+        another class than LSTM, GRU and SimpleRNN has neither, nor has one with a `call` of its own.
     """
     cell = layer.cell
-    kind = type(cell).__name__
-    if kind not in (*GATES, "SimpleRNNCell") or len(sequence.shape) != 3 or not sequence.shape[1]:
+    known = table.facts(cell)
+    order = known.gates
+    if not order or not catalogue.unchanged(cell, "call") or len(sequence.shape) != 3 or not sequence.shape[1]:
         return None, None
-    gates, candidate, order = GATES.get(kind, ((), "h", ("h",)))
+    gates = [name for name in order if name != known.candidate]
     samples = ops.shape(sequence)[0]
     states = [ops.zeros((samples, units), cell.compute_dtype) for units in _as_list(cell.state_size)]
     kernel, recurrent = (ops.cast(frame.value(w), cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel))
@@ -345,7 +292,7 @@ def gate_preactivations(frame: Frame, layer: Any, sequence: Any) -> tuple[Any, A
             seen[name].append(part)
         _, states = cell.call(sequence[:, t], states, training=False)
     stacked = {name: ops.stack(parts, 1) for name, parts in seen.items()}
-    return ops.concatenate([stacked[g] for g in gates], -1) if gates else None, stacked[candidate]
+    return ops.concatenate([stacked[g] for g in gates], -1) if gates else None, stacked[known.candidate]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -23,6 +23,7 @@ NAN = math.nan
 Severity = Literal["bad", "warning"]
 Verdict = Literal["healthy", "warning", "bad"]
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
+Normalises = Literal["", "batch", "layer", "group", "rms", "unit", "other"]
 LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
 
 
@@ -57,6 +58,11 @@ class LayerInfo:
     fan_in: float | None = None
     fan_out: float | None = None
     """True fans of that weight: inputs summed into one output, outputs fed by one input."""
+    input_axes: tuple[int, ...] = ()
+    output_axes: tuple[int, ...] = ()
+    """Axes of that weight as an initializer takes them; empty where the shape is (..., inputs, outputs)."""
+    channelwise: bool = False
+    """Whether each unit of that weight sees one channel of its own: equal weights do not make them equal units."""
     initializer: str | None = None
     """Class name of the initializer that the layer was made with, as `HeNormal`."""
     initializer_config: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +88,15 @@ class LayerInfo:
     lookup: bool = False
     """Whether the layer looks the rows of a table up; of an input, whether nothing is done with its numbers but to look
     something up, so that they have no scale."""
+    makes_outputs: bool = False
+    """Whether the table is also the kernel that makes the outputs (tied weights)."""
+    gates: int = 0
+    """Of a recurrent layer, what its kernels hold side by side: 4 for LSTM, 3 for GRU, 1 without gates; else 0. A
+    `Bidirectional` has none, its two layers have."""
+    normalises: Normalises = ""
+    """Over what the layer takes the scale that it divides by; empty where it does not."""
+    concatenates: bool = False
+    """Whether the layer puts its inputs side by side, and adds nothing up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +348,7 @@ __all__: list[str] = [
     "Histogram",
     "LayerInfo",
     "LossKind",
+    "Normalises",
     "Role",
     "Severity",
     "Snapshot",

@@ -177,12 +177,12 @@ class _Starts:
 
     def _scheme(self, place: Place) -> Any:
         owner, seed = place.owner, mix(self.seed, place.path)
-        gates = _gates(owner)
+        gates = max(len(catalogue.gates(owner)), 1)
         if place.recurrent:
             kind = DeltaOrthogonal if len(place.variable.shape) > 2 else Orthogonal
             return kind(blocks=gates, seed=seed)
         if self.scheme is None and place.name == "embeddings":
-            tied = getattr(owner, "tie_weights", False)  # such a table is also the last layer's kernel
+            tied = catalogue.makes_outputs(owner)
             return RandomNormal(stddev=1.0 / math.sqrt(place.variable.shape[1]) if tied else 1.0, seed=seed)
         try:
             fan_in, fan_out = catalogue.fans(owner, place.name)
@@ -199,7 +199,7 @@ class _Starts:
         config = scheme.get_config()
         told: dict[str, Any] = {"seed": seed} if "seed" in config else {}
         if "input_axes" in config and config["input_axes"] is None:
-            told |= dict(zip(("input_axes", "output_axes"), _axes(owner, place.variable.shape), strict=True))
+            told |= dict(zip(("input_axes", "output_axes"), catalogue.kernel_axes(owner, place.variable), strict=True))
         if "blocks" in config and config["blocks"] == 1:
             told["blocks"] = gates if gates > 1 else getattr(owner, "groups", 1)
         return type(scheme).from_config({**config, **told})
@@ -210,7 +210,7 @@ class _Starts:
         for place in self.places:
             if place.recurrent:
                 continue
-            hidden = place.activation is not None and not place.head and _gates(place.owner) == 1
+            hidden = place.activation is not None and not place.head and len(catalogue.gates(place.owner)) < 2
             target = math.sqrt(operating_variance(place.activation, place.depth)) if hidden else 1.0
             centred = hidden and _squashes(facts(place.activation))
             tuned = Tuned(place.owner, target / math.sqrt(place.branches), centred)
@@ -310,25 +310,6 @@ def _scaled(scheme: Any, fan_in: float, fan_out: float, branches: float, seed: i
         input_axes=[],
         output_axes=[],
     )
-
-
-def _gates(owner: Any) -> int:
-    kinds = ("LSTMCell", "ConvLSTMCell"), ("GRUCell",)
-    names = {kind.__name__ for kind in type(owner).__mro__}
-    return 4 if names & set(kinds[0]) else 3 if names & set(kinds[1]) else 1
-
-
-def _axes(owner: Any, shape: Sequence[int]) -> tuple[list[int] | None, list[int] | None]:
-    """Axes of a kernel as a matrix scheme takes them, where the shape alone would mislead it."""
-    rank, kinds = len(shape), keras.layers
-    field = list(range(rank - 2))
-    if isinstance(owner, kinds.EinsumDense):
-        return catalogue.kernel_axes(owner)
-    if "Transpose" in type(owner).__name__:
-        return [*field, rank - 1], [*field, rank - 2]
-    if "Depthwise" in type(owner).__name__:
-        return field, [*field, rank - 1]
-    return None, None
 
 
 def _assign(variable: Any, value: Any) -> None:

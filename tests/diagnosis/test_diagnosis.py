@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import odd_networks as odd
 import pytest
-from numpy_network import edited, glorot, he, snapshot, weights
+from numpy_network import edited, glorot, he, of_kind, snapshot, weights
 from odd_networks import Make, healthy, later, pixels, plain, widths, with_kernel
 
 from keras_initaudit.diagnosis import RULES, Thresholds, diagnose, proposals
@@ -46,7 +46,7 @@ CASES: dict[str, Cases] = {
             "branches that end in zeros, in front of a zero head": lambda: _zero_ends(),
             "equal rows": lambda: with_kernel(1, lambda w: np.repeat(w[:1], len(w), axis=0) + 1e-3 * w),
             "equal filters of a depthwise convolution": lambda: edited(
-                odd.identical(1.0, 1.0), "dense_1", layer={"kind": "DepthwiseConv2D"}
+                odd.identical(1.0, 1.0), "dense_1", layer=of_kind("DepthwiseConv2D")
             ),
             "frozen": lambda: edited(odd.identical(1.0, 1.0), "dense_1", layer={"trainable": False}),
         },
@@ -531,11 +531,11 @@ def test_the_recommended_scheme_follows_the_activation(activation: str, gain: fl
 
 
 def test_a_misread_shape_gets_axes_or_a_scale() -> None:
-    depth = LayerInfo("d", 0, kind="DepthwiseConv2D", weight_shape=(3, 3, 64, 1), fan_in=9.0, fan_out=9.0)
+    depth = LayerInfo("d", 0, weight_shape=(3, 3, 64, 1), fan_in=9.0, fan_out=9.0, **of_kind("DepthwiseConv2D"))
     call = proposals.kernel_scheme("relu", 1.414, depth).code
     assert call == "VarianceScaling(scale=2, input_axes=(0, 1), output_axes=(0, 1, 3))"
     # Conv2DTranspose(32, 4, strides=2) on 64 channels: 256 inputs a pixel where the shape says 512.
-    up = LayerInfo("u", 0, kind="Conv2DTranspose", weight_shape=(4, 4, 32, 64), fan_in=256.0, fan_out=512.0)
+    up = LayerInfo("u", 0, weight_shape=(4, 4, 32, 64), fan_in=256.0, fan_out=512.0, **of_kind("Conv2DTranspose"))
     assert proposals.kernel_scheme("relu", 1.414, up).code == "VarianceScaling(scale=4)"
 
 

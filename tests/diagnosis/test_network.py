@@ -7,7 +7,7 @@ import math
 
 import odd_networks as odd
 import pytest
-from numpy_network import edited, glorot
+from numpy_network import edited, glorot, of_kind
 
 from keras_initaudit.diagnosis import Thresholds
 from keras_initaudit.diagnosis.network import Network
@@ -27,12 +27,11 @@ def graph(*rows: tuple[str, str, tuple[str, ...]], activations: dict[str, str] |
             path,
             i,
             role="input" if kind == "InputLayer" else "layer",
-            kind=kind,
             inputs=inputs,
-            lookup=kind == "Embedding",
             activation=(activations or {}).get(path),
             weight="kernel" if kind == "Dense" else None,
             weight_shape=(8, 8) if kind == "Dense" else (),
+            **of_kind(kind),
         )
         for i, (path, kind, inputs) in enumerate(rows)
     ]
@@ -250,7 +249,7 @@ def test_a_network_is_as_narrow_as_the_chain_in_which_errors_of_scale_multiply()
 def test_depthwise_kernels_see_one_channel_each_and_do_not_make_a_network_narrow() -> None:
     shot = odd.healthy(5)
     for i in (1, 3):
-        shot = edited(shot, f"dense_{i}", layer={"kind": "DepthwiseConv2D", "fan_in": 9.0})
+        shot = edited(shot, f"dense_{i}", layer=of_kind("DepthwiseConv2D") | {"fan_in": 9.0})
     assert Network(shot).narrowness == pytest.approx(3 / 64)
 
 
@@ -267,7 +266,7 @@ def test_what_a_softmax_takes_in_cannot_run_away() -> None:
 
 
 def test_a_recurrent_kernel_counts_once_for_each_step() -> None:
-    shot = edited(odd.healthy(3), "dense_0", layer={"kind": "SimpleRNN"})
+    shot = edited(odd.healthy(3), "dense_0", layer=of_kind("SimpleRNN"))
     shot = edited(shot, "input", layer={"shape": (20, 64)})
     part = LayerInfo("dense_0/recurrent_kernel", 1, "weight", "SimpleRNNCell", weight="recurrent_kernel", fan_in=64.0)
     shot = odd.added(shot, part, Statistics())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import odd_networks as odd
 import pytest
-from numpy_network import edited, glorot
+from numpy_network import edited, glorot, of_kind
 from odd_networks import healthy, pixels, plain, with_kernel
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
@@ -34,7 +34,7 @@ def rules(made: odd.Made) -> list[str]:
 def inserted(shot: Snapshot, after: str, path: str, kind: str, **statistics: float) -> Snapshot:
     """A layer without weights behind another one; what it gives out is that one's but for `statistics`."""
     i = [info.path for info in shot.layers].index(after)
-    info = LayerInfo(path, i, kind=kind, shape=shot.layers[i].shape, inputs=(after,))
+    info = LayerInfo(path, i, shape=shot.layers[i].shape, inputs=(after,), **of_kind(kind))
     row = shot[after]
     kept = {name: getattr(row, name) for name in ("activation_rms", "activation_mean", "activation_max")}
     kept |= {"backward_rms": row.backward_rms, "activation_spread": row.activation_spread}
@@ -104,7 +104,7 @@ def test_gates_take_half_a_decade_off_by_nature() -> None:
         shot = healthy(6)
         for i in range(6):
             size = shot["input"].activation_rms * 10 ** (-0.45 * (i + 1))
-            shot = edited(shot, f"dense_{i}", layer={"kind": kind}, activation_rms=size)
+            shot = edited(shot, f"dense_{i}", layer=of_kind(kind), activation_rms=size)
         assert rules(shot) == told
 
 
@@ -112,7 +112,7 @@ def test_a_bidirectional_layer_has_the_gates_of_its_two_layers_and_none_of_its_o
     shot = healthy(6)
     for i in range(6):
         size = shot["input"].activation_rms * 10 ** (-0.45 * (i + 1))
-        shot = edited(shot, f"dense_{i}", layer={"kind": "LSTM"}, activation_rms=size)
+        shot = edited(shot, f"dense_{i}", layer=of_kind("LSTM"), activation_rms=size)
         shot = inserted(shot, f"dense_{i}", f"both_{i}", "Bidirectional")
     assert rules(shot) == []
     # Nor does it hide what is wrong in them.
@@ -398,7 +398,7 @@ def test_recurrent_kernels_hold_their_gates_side_by_side() -> None:
     shape = {"weight_shape": (64, 256), "fan_in": 16.0, "fan_out": 64.0}
     rms = math.sqrt(2 / 64)
     assert rules(scheme("HeNormal", rms, **shape)) == ["fan-mismatch"]
-    assert rules(scheme("HeNormal", rms, kind="LSTM", **shape)) == []
+    assert rules(scheme("HeNormal", rms, **of_kind("LSTM"), **shape)) == []
 
 
 def test_a_weight_that_the_loss_does_not_reach_is_odd_and_none_at_all_is_bad() -> None:
@@ -627,13 +627,13 @@ def test_what_gates_take_off_by_nature_does_not_make_a_network_creep() -> None:
     shot = odd.graded(-1.9 / 9)
     last = shot["input"].activation_rms * 10**-1.5  # half a decade of it is what one layer of gates takes off
     shot = odd.paced(edited(shot, "dense_9", activation_rms=last), -4.0)
-    one = edited(shot, "dense_0", layer={"kind": "LSTM"})
+    one = edited(shot, "dense_0", layer=of_kind("LSTM"))
     assert severity(one, "vanishing-gradient") == ["bad"]
     evidence = findings(one)[0].evidence
     assert evidence["pace_log10"] == pytest.approx(-4.0 + math.log10(9))
     assert evidence["lost_decades"] == pytest.approx(2.9, abs=0.1)
     # Two more take off one decade of each.
-    three = edited(edited(one, "dense_1", layer={"kind": "LSTM"}), "dense_2", layer={"kind": "LSTM"})
+    three = edited(edited(one, "dense_1", layer=of_kind("LSTM")), "dense_2", layer=of_kind("LSTM"))
     assert severity(three, "vanishing-gradient") == []
     # Without gates what is left comes back: Glorot on six ReLU layers learns with SGD, if slowly.
     assert severity(shot, "vanishing-gradient") == []
@@ -688,7 +688,7 @@ def test_a_gradient_that_grows_makes_growth_bad_for_plain_descent_alone() -> Non
 def test_saturation_in_time_counts_though_the_weights_move() -> None:
     shot = odd.paced(edited(plain(4, glorot, "tanh"), "dense_1", activation_saturated=0.9), -1.0)
     assert severity(shot, "saturated-units") == ["warning"]
-    assert severity(edited(shot, "dense_1", layer={"kind": "SimpleRNN"}), "saturated-units") == ["bad"]
+    assert severity(edited(shot, "dense_1", layer=of_kind("SimpleRNN")), "saturated-units") == ["bad"]
     assert severity(odd.paced(odd.gates(0.9), -1.0), "saturated-units") == ["bad"]
 
 

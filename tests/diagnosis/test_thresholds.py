@@ -9,7 +9,7 @@ from typing import Any
 
 import odd_networks as odd
 import pytest
-from numpy_network import edited, glorot
+from numpy_network import edited, glorot, of_kind
 
 from keras_initaudit.diagnosis import RULES, Thresholds, diagnose
 from keras_initaudit.records import NAN
@@ -29,7 +29,7 @@ def faded(decades: float) -> odd.Snapshot:
 
 def gated(forward: float, backward: float) -> odd.Snapshot:
     """Gates in the first layer, and so many decades that signal and gradient lose beyond what gates take off."""
-    shot = edited(faded(backward), "dense_0", layer={"kind": "LSTM"})
+    shot = edited(faded(backward), "dense_0", layer=of_kind("LSTM"))
     return edited(shot, "dense_9", activation_rms=shot["input"].activation_rms * 10 ** (-0.5 - forward))
 
 

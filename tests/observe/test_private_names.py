@@ -280,7 +280,18 @@ TABLE = [
         "the weights of the layer itself, without those of layers below it",
         lambda: len(dense()._trainable_variables) == 2 and not trained()._trainable_variables,
     ),
-    Name("EinsumDense._kernel", "its kernel", lambda: trained().get_layer("einsum")._kernel.shape == (6, 5)),
+    Name(
+        "EinsumDense: kernel",
+        "is an attribute of this name, or with an underscore in front",
+        lambda: (
+            [
+                tuple(value.shape)
+                for name, value in vars(trained().get_layer("einsum")).items()
+                if name.lstrip("_") == "kernel" and isinstance(value, keras.Variable)
+            ]
+            == [(6, 5)]
+        ),
+    ),
     *(
         Name(f"MultiHeadAttention.{part}", "the layer of one projection", functools.partial(part_of_attention, part))
         for part in ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
@@ -555,11 +566,7 @@ ROOMS = ("observe/engines/", "layers/", "tensorboard/")
 ELSEWHERE = {
     "callback.py": {"_model"},
     "observe/batch.py": {"_flatten_layers"},
-    "observe/describe.py": {"_layers", "_flatten_layers", "_trainable_variables", "_kernel"},
-    "observe/graph.py": {"_layers", "_flatten_layers", "_inputs_struct"},
     "observe/keras2.py": {"tensorflow.python.keras."},
-    "observe/rows.py": {"_trainable_variables"},
-    "observe/taps.py": {"_flatten_layers", "_trainable_variables", "_compute_attention", "_apply_scores"},
     "remedies/applying.py": {"_flatten_layers"},
     "remedies/tuning.py": {"_flatten_layers"},
     "theory/activations.py": {"_layers"},

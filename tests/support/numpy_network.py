@@ -30,6 +30,25 @@ SLOPES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array], floa
 }
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "LSTM": {"gates": 4},
+    "SimpleRNN": {"gates": 1},
+    "BatchNormalization": {"normalises": "batch"},
+    "LayerNormalization": {"normalises": "layer"},
+    "RMSNorm": {"normalises": "other"},
+    "DepthwiseConv2D": {"channelwise": True, "input_axes": (0, 1), "output_axes": (0, 1, 3)},
+    "Conv2DTranspose": {"input_axes": (0, 1, 3), "output_axes": (0, 1, 2)},
+    "Embedding": {"lookup": True},
+    "Concatenate": {"concatenates": True},
+}
+"""Class -> what an audit says of such a layer; `tests/observe/test_describe.py` compares it with real ones."""
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    """The fields of a row that follow from the class of its layer."""
+    return {"kind": kind, **KINDS.get(kind, {})}
+
+
 def rms(x: Array) -> float:
     return float(np.sqrt(np.mean(np.square(x)))) if x.size else math.nan
 

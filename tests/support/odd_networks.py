@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy_network import Array, edited, glorot, he, rms, snapshot, weights
+from numpy_network import Array, edited, glorot, he, of_kind, rms, snapshot, weights
 
 from keras_initaudit.records import NAN, LayerInfo, LossKind, Snapshot, Statistics
 
@@ -77,7 +77,7 @@ def targets(scale: float, kind: LossKind) -> Snapshot:
 
 def tokens() -> Snapshot:
     shot = edited(healthy(), "input", activation_rms=5000.0, activation_mean=4000.0, activation_max=9999.0)
-    return edited(shot, "dense_0", layer={"kind": "Embedding", "lookup": True})
+    return edited(shot, "dense_0", layer=of_kind("Embedding"))
 
 
 # --- signal and gradient
@@ -102,7 +102,7 @@ def normalised(
 ) -> Snapshot:
     """A normalisation behind a layer."""
     i = [info.path for info in shot.layers].index(after)
-    info = LayerInfo(path, i, kind=kind, shape=(64,), inputs=(after,))
+    info = LayerInfo(path, i, shape=(64,), inputs=(after,), **of_kind(kind))
     row = dataclasses.replace(shot[after], activation_rms=1.0, weight_rms=NAN, update_log10=NAN)
     layers = [dataclasses.replace(a, inputs=(info.path,)) if a.inputs == (after,) else a for a in shot.layers]
     layers.insert(i + 1, info)
@@ -148,7 +148,7 @@ def depthwise(factor: float = 1.0, **layer: Any) -> Snapshot:
     """A healthy network whose second layer is said to be a depthwise convolution that He started with Keras's fans."""
     config: dict[str, Any] = {"input_axes": None, "output_axes": None}
     known = {
-        "kind": "DepthwiseConv2D",
+        **of_kind("DepthwiseConv2D"),
         "weight_shape": (3, 3, 64, 1),
         "fan_in": 9.0,
         "fan_out": 9.0,
