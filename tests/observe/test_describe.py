@@ -134,7 +134,7 @@ def test_a_subclass_is_audited_as_its_base(make, name):
 
 def test_what_is_compared_is_worth_it():
     found = {rule for make, name in CASES for rule, *_ in seen(make, Keras(), name)[2]}
-    assert {"fan-mismatch"} <= found
+    assert {"fan-mismatch", "update-ratio", "symmetric-units"} <= found
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "RMSNorm"])
