@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ..flow import Row, log10
 from ..records import Finding, Severity
 from . import proposals
 from .network import Network
-from .row import Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from ..flow import Row
 from ..records import Finding, Severity
 from . import proposals
 from .network import Network
-from .row import Row
-from .scale import attenuations, fading_limit, loss_both_ways
+from .scale import fading_limit, loss_both_ways
 from .thresholds import Thresholds
 from .wording import finding, num, plural
 
@@ -77,7 +77,7 @@ def _longest(network: Network, early: int, late: int) -> int:
 
 def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
-    levels = attenuations(network)
+    levels = network.gradient_levels()
     worst: tuple[float, int] | None = None
     warning, bad = thresholds.gradient_loss_warning, thresholds.gradient_loss_bad
     creeping = loss_both_ways(network, thresholds)
@@ -110,7 +110,7 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
 
 def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that grows on its way back."""
-    levels = attenuations(network)
+    levels = network.gradient_levels()
     normalising = [row.index for row in network.layers if row.normalises]
 
     def between(early: int, late: Row) -> bool:

@@ -1,20 +1,15 @@
-"""A snapshot as a network: rows joined by what flows into what, and the questions that the rules ask of it.
-
-Bit sets in plain integers hold the ancestors of each row, so that a thousand layers cost milliseconds. Where a snapshot
-does not say what flows where (a subclassed model that hides it), the rows are taken as a chain in their order.
-"""
+"""The questions that the rules ask about a snapshot as a whole: its optimizer, its trunk, what leads round what."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..flow import Flow, Row, log10
 from ..records import Snapshot
-from .row import Row, log10
 from .thresholds import Thresholds
 
 CHANNELWISE = ("Depthwise", "Separable")
@@ -25,10 +20,9 @@ _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "softmax", "hard_tanh", "ha
 
 
 @dataclass(frozen=True)
-class Network:
-    """The rows of one snapshot and what is joined to what."""
+class Network(Flow):
+    """The rows of one snapshot, what flows into what, and the audits before it."""
 
-    snapshot: Snapshot
     before: tuple[Snapshot, ...] = ()
     """The audits before this one, in the order of their steps."""
 
@@ -53,12 +47,6 @@ class Network:
     def has_gates(self) -> bool:
         """Whether a gate or a scale, no kernel, starts at zero and gets a gradient."""
         return any(row.info.zero_scales for row in self.rows)
-
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """Every row, in the order of the snapshot."""
-        pairs = zip(self.snapshot.layers, self.snapshot.statistics, strict=True)
-        return tuple(Row(i, info, stats) for i, (info, stats) in enumerate(pairs))
 
     @property
     def adaptive(self) -> bool:
@@ -169,77 +157,6 @@ class Network:
         return log10(paces[(len(paces) - 1) // 4]) <= floor if paces else None
 
     @cached_property
-    def layers(self) -> tuple[Row, ...]:
-        """The rows that are layer calls."""
-        return tuple(row for row in self.rows if row.info.role == "layer")
-
-    @cached_property
-    def kernels(self) -> tuple[Row, ...]:
-        """The layer calls with a kernel, in order; the later calls of a shared layer included."""
-        return tuple(row for row in self.layers if row.has_kernel)
-
-    @cached_property
-    def parents(self) -> tuple[tuple[int, ...], ...]:
-        """Of each row, the rows whose output flows into it."""
-        index = {row.path: row.index for row in self.rows}
-        flow = [row.index for row in self.rows if row.info.role in ("input", "layer")]
-        if not any(row.info.inputs for row in self.layers):
-            before: dict[int, tuple[int, ...]] = {later: (earlier,) for earlier, later in itertools.pairwise(flow)}
-            return tuple(before.get(row.index, ()) for row in self.rows)
-        return tuple(
-            tuple(index[p] for p in row.info.inputs if p in index and index[p] != row.index) for row in self.rows
-        )
-
-    @cached_property
-    def children(self) -> tuple[tuple[int, ...], ...]:
-        """Of each row, the rows that its output flows into."""
-        found: list[list[int]] = [[] for _ in self.rows]
-        for child, parents in enumerate(self.parents):
-            for parent in parents:
-                found[parent].append(child)
-        return tuple(tuple(c) for c in found)
-
-    @cached_property
-    def order(self) -> tuple[int, ...]:
-        """The rows, each after what flows into it; a cycle, which no forward pass has, is cut where it is met."""
-        done: set[int] = set()
-        order: list[int] = []
-        for start in range(len(self.rows)):
-            stack = [(start, iter(self.parents[start]))] if start not in done else []
-            done.add(start)
-            while stack:
-                node, rest = stack[-1]
-                following = next((p for p in rest if p not in done), None)
-                if following is None:
-                    order.append(node)
-                    stack.pop()
-                else:
-                    done.add(following)
-                    stack.append((following, iter(self.parents[following])))
-        return tuple(order)
-
-    @cached_property
-    def ancestors(self) -> tuple[int, ...]:
-        """Of each row, the bit set of the rows that it depends on, itself not included."""
-        found = [0] * len(self.rows)
-        for i in self.order:
-            for p in self.parents[i]:
-                found[i] |= found[p] | 1 << p
-        return tuple(found)
-
-    def is_ancestor(self, early: int, late: int) -> bool:
-        """Whether the row `late` depends on the row `early`."""
-        return bool(self.ancestors[late] >> early & 1)
-
-    @cached_property
-    def heads(self) -> tuple[Row, ...]:
-        """The kernels that no other kernel follows: those that make the outputs."""
-        fed = 0
-        for row in self.kernels:
-            fed |= self.ancestors[row.index]
-        return tuple(row for row in self.kernels if not fed >> row.index & 1)
-
-    @cached_property
     def hidden(self) -> tuple[Row, ...]:
         """The kernels that are no head."""
         return tuple(row for row in self.kernels if row not in self.heads)
@@ -259,14 +176,6 @@ class Network:
     def junctions(self) -> tuple[Row, ...]:
         """The layer calls whose output a kernel takes in: where the scale of signal and gradient counts."""
         return tuple(self.rows[i] for i in sorted(self._feeding(self.kernels)))
-
-    @cached_property
-    def last_hidden(self) -> tuple[Row, ...]:
-        """The layer calls whose output a head takes in."""
-        return tuple(self.rows[i] for i in sorted(self._feeding(self.heads)))
-
-    def _feeding(self, kernels: Iterable[Row]) -> set[int]:
-        return {p for row in kernels for p in self.parents[row.index] if self.rows[p].info.role == "layer"}
 
     def bypassed(self, row: Row) -> bool:
         """Whether a skip connection leads round `row`: a sum further on also takes what does not pass through it."""

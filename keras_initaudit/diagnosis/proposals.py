@@ -13,9 +13,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ..flow import Row
 from ..records import LayerInfo
 from .network import Network
-from .row import Row
 
 WHOLE_MODEL = "from keras_initaudit import initialize\ninitialize(model)"
 """Starts every layer of the model again, with the fans and the gain of each: where no remedy of single layers helps."""

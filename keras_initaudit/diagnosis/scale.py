@@ -1,7 +1,7 @@
-"""The scale of signal and gradient at each layer, in decades (powers of ten) from a point of reference.
+"""The scale of the signal at each layer, in decades (powers of ten) from its point of reference, and what is lost.
 
 Scales multiply from layer to layer, so that decades add up. The point of reference is the input, or the last
-normalisation, forward; the last hidden layer backward.
+normalisation. That of the gradient is in `Flow.gradient_levels`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..flow import Row, log10
 from .network import Network
-from .row import Row, log10
 from .thresholds import Thresholds
 
 _GATED_LOSS = 0.5
@@ -91,28 +91,6 @@ def _unscaled(row: Row, source: Row, thresholds: Thresholds) -> bool:
     return not thresholds.input_low_warning < rms < thresholds.input_high_warning
 
 
-def attenuations(network: Network) -> dict[int, tuple[float, Row]]:
-    """Of each hidden row: decades of its backward norm over that of the last hidden layer."""
-    ends: list[tuple[Row, float]] = []
-    for row in network.last_hidden:
-        fed = [network.rows[c] for c in network.children[row.index] if network.rows[c] in network.heads]
-        if any(head.stats.weight_rms > 0.0 for head in fed) and row.backward_norm > 0.0:
-            ends.append((row, log10(row.backward_norm)))
-    found: dict[int, tuple[float, Row]] = {}
-    if not ends:
-        return found
-    for row in network.layers:
-        if not math.isfinite(row.backward_norm):
-            continue
-        reached = [
-            (level, end) for end, level in ends if end.index == row.index or network.is_ancestor(row.index, end.index)
-        ]
-        if reached:
-            level, end = max(reached, key=lambda pair: pair[0])
-            found[row.index] = (log10(row.backward_norm) - level, end)
-    return found
-
-
 def loss_both_ways(network: Network, thresholds: Thresholds) -> dict[str, float]:
     """What a recurrent network loses on both ways where its gated layers stand still; empty where they do not.
 
@@ -127,8 +105,8 @@ def loss_both_ways(network: Network, thresholds: Thresholds) -> dict[str, float]
         return {}
     found = drifts(network, thresholds)
     forward = max((-found[row.index].decades for row in network.last_hidden if row.index in found), default=0.0)
-    backward = max((-decades for decades, _ in attenuations(network).values()), default=0.0) - _GATED_LOSS * (gated - 1)
-    lost = max(forward, 0.0) + max(backward, 0.0)
+    backward = max((-decades for decades, _ in network.gradient_levels().values()), default=0.0)
+    lost = max(forward, 0.0) + max(backward - _GATED_LOSS * (gated - 1), 0.0)
     if lost < thresholds.creeping_loss:
         return {}
     return {"lost_decades": lost, "pace_log10": network.pace(network.trunk)}

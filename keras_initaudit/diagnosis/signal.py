@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..flow import Row
 from ..records import Finding, Severity
 from . import proposals
 from .network import Network
-from .row import Row
 from .scale import Drift, drifts, fading_limit, loss_both_ways
 from .thresholds import Thresholds
 from .wording import finding, num, plural

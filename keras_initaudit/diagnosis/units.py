@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..flow import Row
 from ..records import Finding, Severity
-from . import proposals, scale
+from . import proposals
 from .network import CHANNELWISE, Network
-from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, percent, several
 
@@ -216,7 +216,7 @@ class _Harm:
 
 def _harm(network: Network, thresholds: Thresholds) -> _Harm:
     still = network.partly_stands_still(network.hidden, thresholds) is not False
-    growth = max((decades for decades, _ in scale.attenuations(network).values()), default=0.0)
+    growth = max((decades for decades, _ in network.gradient_levels().values()), default=0.0)
     branching = len(network.trunk) < len(network.hidden)
     torn = thresholds.torn_branch_bad if branching else thresholds.torn_bad
     return _Harm(still, torn / max(growth, 1e-9))

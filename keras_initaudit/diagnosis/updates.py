@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..flow import Row
 from ..records import Finding, Severity, Snapshot
 from . import proposals
 from .network import Network
-from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 

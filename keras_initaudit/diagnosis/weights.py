@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..flow import Row
 from ..records import Finding, LayerInfo, Severity
 from . import proposals
 from .network import Network
-from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
