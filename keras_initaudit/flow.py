@@ -17,7 +17,7 @@ from .records import LayerInfo, Snapshot, Statistics
 
 _FIXED = frozenset({"Normalization"})
 _NORMALISED = 1e-2
-"""A normalisation gives out an rms of about 1; what is far below that it has not normalised."""
+"""A normalisation gives out an rms of about 1; an output far below that is not normalised."""
 
 
 def log10(value: float) -> float:
@@ -40,7 +40,7 @@ class Row:
 
     @property
     def has_kernel(self) -> bool:
-        """Whether the row is a layer call with a kernel of its own (a matrix or more, not a table)."""
+        """Whether the row is a layer call with a kernel (a matrix or more, not a table)."""
         return self.info.role == "layer" and len(self.info.weight_shape) >= 2 and not self.info.lookup
 
     @property
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def fan_in(self) -> float:
-        """Inputs of one unit; by the shape of the weight where the layer does not tell."""
+        """Inputs of one unit; by the shape of the weight where the fans are not known."""
         return max(self.info.fan_in or math.prod(self.info.weight_shape[:-1]), 1.0)
 
     @property
@@ -65,15 +65,15 @@ class Row:
 
     @property
     def output_rms(self) -> float:
-        """Rms of what a head gives out, in front of its softmax or sigmoid if it has one."""
+        """Rms of the output of a head, before its softmax or sigmoid if it has one."""
         before = self.stats.preactivation_rms
         return before if math.isfinite(before) else self.stats.activation_rms
 
     @property
     def backward_norm(self) -> float:
-        """Norm of dL/d(activation) of one sample: strides and max pooling change the rms of it, and not the norm.
+        """Norm of dL/d(activation) of one sample: strides and max pooling change its rms, but not its norm.
 
-        Averaging over n positions takes sqrt(n) off it, 1.5 decades for 32 x 32, which the limits leave room for.
+        Averaging over n positions divides it by sqrt(n), 1.5 decades for 32 x 32, which the limits allow for.
         """
         size = math.prod(n for n in self.info.shape if n > 0)
         return self.stats.backward_rms * math.sqrt(size)
@@ -124,7 +124,7 @@ class Flow:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The rows, each after what flows into it; a cycle, which no forward pass has, is cut where it is met."""
+        """The rows, each after what flows into it; a cycle, which no forward pass has, is cut."""
         done: set[int] = set()
         order: list[int] = []
         for start in range(len(self.rows)):
@@ -185,7 +185,7 @@ class Flow:
         """Of each hidden row: the decades of its `backward_norm` over its point of reference, and which row that is.
 
         The point of reference is the last hidden layer that the row leads to; of several, the one with the largest
-        gradient. One without a gradient, or in front of heads of zeros, is none. A head has no level: what it gives out
+        gradient. One without a gradient, or in front of heads of zeros, is none. A head has no level: its output
         (logits, probabilities, a price) is no hidden signal.
         """
         references: dict[int, float] = {}
