@@ -1,4 +1,4 @@
-"""`audit()`: probe, diagnose, prove the remedies; one report, and the model as it was."""
+"""`audit()`: observes a model for one step, diagnoses it and tries the remedies; the model stays as it was."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def audit(
     thresholds: Thresholds | None = None,
     ignore: Sequence[str] = (),
 ) -> Report:
-    """What one step of training would see in this model, as it is now; nothing is changed.
+    """Audits a model as it is now, by one step of training on one batch; nothing is changed.
 
     Args:
         model: A compiled `keras.Model`. One that is not built yet is built by the audit, as `fit` would.
@@ -37,8 +37,8 @@ def audit(
         sample_weight: Weights of the samples.
         probe_size: Number of samples to use.
         thresholds: Limits of the rules; None for the defaults.
-        ignore: Findings that are meant: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
-            They cost no verdict; the report lists them.
+        ignore: Findings to accept: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
+            The verdict does not count them; the report lists them.
 
     Returns:
         The report, with the remedies that were proven on this model and batch.
@@ -93,10 +93,10 @@ def judge(
     ignore: Sequence[str] = (),
     known: Sequence[Finding] = (),
 ) -> Report:
-    """The report of the last of `snapshots`, with remedies proven for what is neither ignored nor `known` yet."""
+    """The report of the last of `snapshots`; it tries the remedies of findings neither ignored nor `known` yet."""
     findings, ignored = split(diagnose(snapshots, thresholds), ignore)
     proven = {identity(finding): finding for finding in known}
-    with probe.randomness_kept():  # to make an initializer draws a seed, even where another one is given
+    with probe.randomness_kept():  # creating an initializer draws a seed, even where one is given
         new = [finding for finding in findings if identity(finding) not in proven]
         proven |= zip(map(identity, new), prove(new, probe, thresholds), strict=True)
     counted = tuple(f.with_remedy(proven[identity(f)].action, proven[identity(f)].proof) for f in findings)
@@ -104,7 +104,7 @@ def judge(
 
 
 def identity(finding: Finding) -> tuple[str, str | None, str]:
-    """What makes two findings of different audits the same; a warning that turns bad is news."""
+    """What makes two findings of different audits the same; a warning that turns bad is another one."""
     return finding.rule, finding.layer, finding.severity
 
 

@@ -12,16 +12,17 @@ PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
 # Room -> (rooms that it may import, packages from outside the standard library that it may import).
 ROOMS = {
     "records": ((), ()),
+    "flow": (("records",), ()),
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
     "initializers": (("theory",), ("keras", "numpy")),
     "observe": (("records", "layers", "theory"), ("keras", "numpy")),
-    "diagnosis": (("records",), ()),
+    "diagnosis": (("records", "flow"), ()),
     "remedies": (
-        ("records", "theory", "layers", "initializers", "observe", "diagnosis"),
+        ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
-    "report": (("records",), ()),
+    "report": (("records", "flow"), ()),
     "tensorboard": (("records", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (("records", "auditing", "observe", "diagnosis", "report", "tensorboard"), ("keras",)),

@@ -19,7 +19,7 @@ from .thresholds import Thresholds
 from .wording import finding, num, plural
 
 _CONFIRMED_BY = 20
-"""Updates after which a start counts as over: what was zero on purpose has moved by then."""
+"""Updates after which a start counts as over: what was zero on purpose has changed by then."""
 
 
 def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
@@ -65,7 +65,7 @@ def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None
 
 
 def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
-    """What one rule finds in a snapshot of its own accord, also where `diagnose` lets another finding explain it."""
+    """What one rule finds in a snapshot, also where another finding explains it in `diagnose`."""
     limits = thresholds if thresholds is not None else Thresholds()
     return BY_SLUG[rule].find(Network(snapshot), limits) if rule in BY_SLUG else []
 
@@ -87,13 +87,13 @@ def _ordered(findings: list[Finding]) -> list[Finding]:
     """Causes first: the order of the table, with the exceptions that the evidence decides."""
 
     def rank(f: Finding) -> float:
-        # Steps that are far too long leave behind whatever they trample.
+        # Steps that are far too long can cause any of the other faults.
         if f.rule == "update-ratio" and f.severity == "bad":
             return -1.0
-        # NaN that overflow gave birth to is the end of an exploding signal, not the beginning.
+        # NaN from an overflow is the consequence of an exploding signal, not its cause.
         if f.rule == "non-finite" and f.evidence.get("origin") in ("forward", "backward", "loss"):
             return RANK["exploding-signal"] + 0.5
-        # Only a layer that is dead altogether stops the signal; many dead units are a sign of one that fades.
+        # Only a layer whose units are all dead stops the signal; many dead units are a consequence of a vanishing one.
         if f.rule == "dead-units" and f.evidence["observed"] < 1.0:
             return RANK["vanishing-signal"] + 0.5
         return float(RANK[f.rule])
@@ -128,28 +128,27 @@ def _related(network: Network, cause: Finding, other: Finding) -> bool:
 def _with_consequences(network: Network, cause: Finding, consequences: list[Finding]) -> Finding:
     if not consequences:
         return cause
-    # Most optimizers find their way back from what unscaled data did, as long as the weights are in order: whether this
-    # one does is in the rule.
-    told_by = () if cause.rule == "input-scale" else tuple(consequences)
+    # Most optimizers recover from unscaled data where the weights are good: the rule itself says whether this one does.
+    counted = () if cause.rule == "input-scale" else tuple(consequences)
     if cause.rule == "exploding-signal" and network.adaptive:  # the size of the gradient is divided out again
-        told_by = tuple(f for f in told_by if f.rule != "exploding-gradient")
-    worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *told_by)) else "warning"
-    told = [_told(f) for f in consequences]
-    return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": told})
+        counted = tuple(f for f in counted if f.rule != "exploding-gradient")
+    worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *counted)) else "warning"
+    described = [_described(f) for f in consequences]
+    return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": described})
 
 
-def _told(consequence: Finding) -> dict[str, Any]:
-    """A consequence as the evidence of its cause tells it."""
+def _described(consequence: Finding) -> dict[str, Any]:
+    """A consequence as it appears in the evidence of its cause."""
     return {"rule": consequence.rule, "layer": consequence.layer, "message": consequence.message}
 
 
 def _added(findings: list[Finding], new: Finding) -> list[Finding]:
-    """The findings with what a later audit adds: one of its own, or more weight to a cause that is known."""
+    """The findings with what a later audit adds: a new one, or a higher severity of a known one."""
     for i, known in enumerate(findings):
-        told = [c["rule"] for c in known.evidence.get("consequences", ())]
+        consequences = [c["rule"] for c in known.evidence.get("consequences", ())]
         same = known.rule == new.rule and (known.layer == new.layer or known.severity == "bad")
         explained = new.rule in BY_SLUG[known.rule].explains and new.evidence.get("reason") != "precision"
-        if not (same or new.rule in told or explained):
+        if not (same or new.rule in consequences or explained):
             continue
         if known.severity == "warning" and new.severity == "bad":
             worse = new if same else _worse(known, new)
@@ -159,16 +158,16 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
 
 
 def _worse(cause: Finding, consequence: Finding) -> Finding:
-    """A warning of which training has shown what it leads to."""
-    told = _told(consequence) | {"step": consequence.evidence["step"]}
-    evidence = {**cause.evidence, "consequences": [*cause.evidence.get("consequences", ()), told]}
+    """A warning that becomes bad, because training has shown its consequence."""
+    described = _described(consequence) | {"step": consequence.evidence["step"]}
+    evidence = {**cause.evidence, "consequences": [*cause.evidence.get("consequences", ()), described]}
     return dataclasses.replace(cause, severity="bad", evidence=evidence)
 
 
 def _news(snapshots: Sequence[Snapshot], thresholds: Thresholds) -> list[Finding]:
-    """What the last of these audits adds to the first: NaN, units that died, a loss that ran away, weights that stay.
+    """What the last of these audits adds: NaN, units that died, a loss that diverged, weights that do not change.
 
-    And the judgement that zeros put off.
+    And what could not be judged at the first audit because of zeros.
     """
     first, *_, snapshot = snapshots
     network = Network(snapshot, tuple(snapshots[:-1]))
@@ -179,17 +178,17 @@ def _news(snapshots: Sequence[Snapshot], thresholds: Thresholds) -> list[Finding
     if early:
         found += [f for f in _postponed(first, network, thresholds) if f.severity == "bad"]
     diverged = _diverged(first, snapshot, thresholds)
-    if diverged:  # the plainer of two signs of steps that are too long
+    if diverged:  # of two signs of steps that are too long, the clearer one
         found = [f for f in found if f.rule != "update-ratio"] + diverged
     explained = _explain(network, found)
     return [dataclasses.replace(f, evidence={**f.evidence, "step": snapshot.step}) for f in explained]
 
 
 def _postponed(first: Snapshot, network: Network, thresholds: Thresholds) -> list[Finding]:
-    """What is found now by the rules that zeros put off at the first audit: they keep gradient or signal from a part.
+    """What the rules find now that could not be judged at the first audit: zeros blocked the signal or the gradient.
 
-    A head from zeros keeps the gradient from all below it. Behind any other zero only what is still exactly zero
-    counts: a gate that has just opened lets little through.
+    A head of zeros blocks the gradient of all layers before it. Behind any other zero only what is still exactly zero
+    counts: a gate that was zero until now passes little.
     """
     start = Network(first)
     zeros = [row for row in start.rows if row.info.trainable and row.stats.weight_rms == 0.0]

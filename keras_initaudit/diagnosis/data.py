@@ -1,14 +1,14 @@
-"""Rules about the data and the first loss: is it finite, is it scaled, is the first answer an uninformed one."""
+"""Rules about the data and the first loss: are they finite, is the data scaled, is the loss near the uninformed one."""
 
 from __future__ import annotations
 
 import math
 
+from ..flow import Row, log10
 from ..records import Finding, Severity
 from ..records.remedies import Remedy
 from . import proposals
 from .network import Network
-from .row import Row, log10
 from .thresholds import Thresholds
 from .wording import finding, num, percent
 
@@ -20,7 +20,7 @@ def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
         if row.info.role in ("input", "target") and row.stats.activation_nonfinite > 0.0:
             share = row.stats.activation_nonfinite
             what = "data" if row.info.role == "input" else "targets"
-            message = f"the {what} {row.path} already hold NaN or infinity: {_share(share)} of the values"
+            message = f"the {what} {row.path} contain NaN or infinity: {_share(share)} of the values"
             return [_non_finite(row, message, share, "data", proposals.without_non_finite(row.path))]
     for row in network.rows:
         if row.stats.weight_nonfinite > 0.0:
@@ -36,7 +36,7 @@ def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
             largest = max((x for x in arriving if math.isfinite(x)), default=math.nan)
             message = (
                 f"NaN or infinity first appears in {row.path}: {_share(share)} of its values, "
-                f"while what arrives there is finite (at most {num(largest)})"
+                f"although its inputs are finite (at most {num(largest)})"
             )
             # An activation hides it: a fused ReLU turns NaN into 0, and the loss stays finite.
             return [_non_finite(row, message, share, "forward", hidden=bool(before > 0.0) and not after > 0.0)]
@@ -44,7 +44,7 @@ def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
         share = max((x for x in (row.stats.backward_nonfinite, row.stats.gradient_nonfinite) if x > 0.0), default=0.0)
         if share > 0.0:
             message = (
-                f"the gradient is NaN or infinite at {row.path} ({_share(share)} of it), the last layer where it is"
+                f"the gradient is NaN or infinite at {row.path} ({_share(share)} of it): this is the last such layer"
             )
             return [_non_finite(row, message, share, "backward")]
     if network.snapshot.statistics and math.isinf(network.snapshot.loss):
@@ -84,7 +84,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
     for row in network.firsts:
         if network.normalised_after(row):
             continue
-        # One that is too weak for what arrives brings small data some way, and the next one further.
+        # A normalisation after the kernel brings small data nearer to unit scale, and the next one nearer still.
         weakly = network.feeds(row, "batch")
         for p in network.parents[row.index]:
             source = network.rows[p]
@@ -142,7 +142,7 @@ def _arriving(row: Row, source: Row) -> tuple[float, float, float, float, bool]:
 
 
 def _too_high(network: Network, thresholds: Thresholds) -> float:
-    """The rms from which data is bad: it makes the first step of SGD far too long, and Adam's way back too long."""
+    """The rms from which data is bad: the first step of SGD is far too long, or Adam needs too many steps."""
     if network.adaptive:
         far = math.pow(10.0, network.no_way_back(thresholds))
         return max(thresholds.input_high_bad, min(thresholds.input_high_bad_adaptive, far))
@@ -166,7 +166,7 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                 "input-scale",
                 severity,
                 row.path,
-                f"the targets {row.path} of this batch have an rms of {num(rms)}, whereas the outputs of a new model "
+                f"the targets {row.path} of this batch have an rms of {num(rms)}, but the outputs of a new model "
                 "are about 1",
                 observed=rms,
                 expected=1.0,
@@ -183,7 +183,7 @@ def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
 
 
 def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """The first loss is far above what an uninformed model has: an over-confident start.
+    """The first loss is far above that of an uninformed model: the start is over-confident.
 
     Regularizers are part of the loss that Keras reports, so that the outputs must be large too.
     """
@@ -241,8 +241,8 @@ def _numbers(network: Network) -> bool:
 def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
     """The first loss, over that of a model that knows nothing, from which it is bad.
 
-    A class only has to come out on top. A mean square brings the outputs down to the size of the targets, and nothing
-    keeps its gradient within limits.
+    For classes it is enough that the right one is the largest. A mean square brings the outputs down to the size of the
+    targets, and its gradient has no limit.
     """
     limits, squares = [math.inf], network.snapshot.loss_kind == "squares"
     if network.first_step() >= thresholds.first_step_bad and (squares or not network.bounded):

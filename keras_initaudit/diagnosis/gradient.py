@@ -1,14 +1,14 @@
-"""Rules about the gradient on its way back: does it keep its scale down to the first layers."""
+"""Rules about the gradient on its way back: does it keep its scale from the loss to the first layers."""
 
 from __future__ import annotations
 
 import math
 
+from ..flow import Row
 from ..records import Finding, Severity
 from . import proposals
 from .network import Network
-from .row import Row
-from .scale import attenuations, fading_limit, loss_both_ways
+from .scale import fading_limit, loss_both_ways
 from .thresholds import Thresholds
 from .wording import finding, num, plural
 
@@ -32,11 +32,11 @@ def _gradient_finding(
     count = max(_longest(network, row.index, end.index), 1)
     factor = 10.0 ** (decades / count)
     severity: Severity = "bad" if sign * decades >= bad else "warning"
-    verb = "of it is left" if sign < 0 else "times as much arrives"
+    left = num(10.0**decades)
     first = next(iter(network.through(row)), row)
     message = (
         f"each layer multiplies the gradient by {num(factor)}; after {plural(count, 'layer')} "
-        f"{num(10.0**decades)} {verb} at {row.path}"
+        f"{f'{left} of it is left' if sign < 0 else f'it is {left} times as large'} at {row.path}"
     )
     if row.stats.backward_rms == 0.0:
         message = (
@@ -77,14 +77,14 @@ def _longest(network: Network, early: int, late: int) -> int:
 
 def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
-    levels = attenuations(network)
+    levels = network.gradient_levels()
     worst: tuple[float, int] | None = None
     warning, bad = thresholds.gradient_loss_warning, thresholds.gradient_loss_bad
     creeping = loss_both_ways(network, thresholds)
     if creeping:
         warning = bad = min(warning, thresholds.creeping_loss / 2.0)
     junctions = {row.index for row in network.junctions}
-    # A branch that a skip connection leads round may have a small gradient as long as what feeds it has not.
+    # A branch that a skip connection bypasses may have a small gradient as long as the rows before it have a large one.
     upstream: dict[int, float] = {}
     for i in network.order:
         known = [upstream[p] for p in network.parents[i]] + ([levels[i][0]] if i in levels else [])
@@ -92,7 +92,7 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
     for i, (decades, _) in levels.items():
         if i not in junctions or (network.opening and network.rows[i].stats.backward_rms == 0.0):
             continue
-        # What no data reaches, and only gives out a row of its own table, is a weight; this batch may do without it.
+        # A lookup that no data feeds is itself a weight; this batch may not use it.
         if network.rows[i].info.lookup and not network.parents[i]:
             continue
         best = upstream[i]
@@ -110,7 +110,7 @@ def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding
 
 def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     """dL/d(activation) that grows on its way back."""
-    levels = attenuations(network)
+    levels = network.gradient_levels()
     normalising = [row.index for row in network.layers if row.normalises]
 
     def between(early: int, late: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Findings that a person means: `ignore=("duplicate-kernels", "no-gradient:ema/*")`, by rule and by layer.
+"""Findings that a person accepts: `ignore=("duplicate-kernels", "no-gradient:ema/*")`, by rule and by layer.
 
 An entry is the slug of a rule, which ignores all that it finds, or `rule:pattern`, which ignores what it finds at the
 layers whose path matches the pattern (`*` matches any text, slashes too; `?` one character; `[ab]` one of them).
@@ -40,11 +40,11 @@ def checked_ignore(ignore: Any) -> tuple[str, ...]:
 
 
 def split(findings: Sequence[Finding], ignore: Sequence[str]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-    """The findings that count, and those that `ignore` names; with a finding goes what it leads to.
+    """The findings that count, and those that `ignore` names; the consequences of a finding go with it.
 
     Args:
         findings: Of one audit.
-        ignore: What `checked_ignore` has let through.
+        ignore: What `checked_ignore` returns.
 
     Example:
         >>> found = [Finding("no-gradient", "bad", "ema/dense", ""), Finding("dead-units", "bad", "dense", "")]

@@ -1,20 +1,15 @@
-"""A snapshot as a network: rows joined by what flows into what, and the questions that the rules ask of it.
-
-Bit sets in plain integers hold the ancestors of each row, so that a thousand layers cost milliseconds. Where a snapshot
-does not say what flows where (a subclassed model that hides it), the rows are taken as a chain in their order.
-"""
+"""The questions that the rules ask about a whole snapshot: its optimizer, its trunk, its skip connections."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..flow import Flow, Row, log10
 from ..records import Normalises, Snapshot
-from .row import Row, log10
 from .thresholds import Thresholds
 
 _PLAIN_OPTIMIZERS = frozenset({"SGD"})
@@ -23,19 +18,18 @@ _BOUNDED = frozenset({"tanh", "sigmoid", "softsign", "softmax", "hard_tanh", "ha
 
 
 @dataclass(frozen=True)
-class Network:
-    """The rows of one snapshot and what is joined to what."""
+class Network(Flow):
+    """The rows of one snapshot, what flows into what, and the audits before it."""
 
-    snapshot: Snapshot
     before: tuple[Snapshot, ...] = ()
     """The audits before this one, in the order of their steps."""
 
     @cached_property
     def opening(self) -> bool:
-        """Whether zeros that are meant may not have moved yet: a trainable weight starts at zero and gets a gradient.
+        """Whether intended zeros may still be zero: a trainable weight starts at zero and gets a gradient.
 
-        Behind it the gradient is exactly zero, for one update; behind a zero that such a zero hides, for two. What is
-        still exactly zero then will stay so.
+        Before it the gradient is exactly zero for one update, or for two where two such zeros follow each other. What
+        is still exactly zero after that stays zero.
         """
         first = self.before[0].step if self.before else self.snapshot.step
         return self.snapshot.step < first + 2 and self.starts_at_zero
@@ -52,24 +46,18 @@ class Network:
         """Whether a gate or a scale, no kernel, starts at zero and gets a gradient."""
         return any(row.info.zero_scales for row in self.rows)
 
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """Every row, in the order of the snapshot."""
-        pairs = zip(self.snapshot.layers, self.snapshot.statistics, strict=True)
-        return tuple(Row(i, info, stats) for i, (info, stats) in enumerate(pairs))
-
     @property
     def adaptive(self) -> bool:
-        """Whether the optimizer divides each gradient by its size; of an unknown one, the milder is assumed."""
+        """Whether the optimizer divides each gradient by its size; an unknown one is assumed to."""
         return self.snapshot.optimizer not in _PLAIN_OPTIMIZERS
 
     @property
     def persistence(self) -> float:
-        """How many learning rates a steady gradient moves the weights by: 1 / (1 - momentum), at most a thousand."""
+        """How many learning rates a constant gradient changes the weights by: 1 / (1 - momentum), at most 1000."""
         return 1.0 / max(1.0 - self.snapshot.momentum, 1e-3)
 
     def paces(self, kernels: Iterable[Row]) -> list[float]:
-        """How fast training moves each of these kernels at first, ascending; empty where that is unknown.
+        """How fast training changes each of these kernels at first, ascending; empty where that is unknown.
 
         For SGD, learning rate / (1 - momentum) x rms(gradient) / rms(weight). Any other optimizer divides by the size
         of the gradient, as long as that is far above its epsilon: there, rms(gradient) itself.
@@ -91,7 +79,7 @@ class Network:
         """Log10 of the first step of SGD over the usual size of the weights, the median of all kernels; else NaN.
 
         With momentum, over sqrt(1 - momentum). The usual size is their own, but not under half of 1 / sqrt(fan_in):
-        weights that are small on purpose may grow. What is held within limits does not count.
+        weights that are small on purpose may grow. Kernels whose output is bounded do not count.
         """
         if self.adaptive or not self.snapshot.learning_rate:
             return math.nan
@@ -105,7 +93,7 @@ class Network:
 
     @cached_property
     def loose(self) -> tuple[Row, ...]:
-        """The hidden kernels that can run away: no bounded activation, softmax or normalisation holds their values."""
+        """The hidden kernels whose output has no limit: no bounded activation, softmax or normalisation follows."""
         stems = [row.path.rpartition("/")[0] for row in self.rows if row.info.role == "attention"]
         softmaxed = {f"{stem}/{part}" for stem in stems for part in ("query", "key")}
         return tuple(
@@ -116,7 +104,7 @@ class Network:
 
     @property
     def bounded(self) -> bool:
-        """Whether there is something hidden, and none of it can run away."""
+        """Whether there are hidden kernels, and the output of each is bounded."""
         return bool(self.hidden) and not self.loose
 
     @cached_property
@@ -135,7 +123,7 @@ class Network:
         return depth + sum(self._steps_in_time(self.owner(row)) / row.fan_in for row in in_time)
 
     def no_way_back(self, thresholds: Thresholds) -> float:
-        """The decades of too large a scale from which an adaptive optimizer does not find its way back; 300 for any."""
+        """The decades of too large a scale from which an adaptive optimizer does not recover; at most 300."""
         return min(thresholds.narrow_bad / max(self.narrowness, 1e-9), 300.0)
 
     def _steps_in_time(self, row: Row) -> int:
@@ -144,16 +132,16 @@ class Network:
         return max((1, *(shape[0] for shape in arriving if len(shape) > 1)))
 
     def stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
-        """Whether what these kernels make together changes too slowly for any usual training; None where unknown."""
+        """Whether the product of these kernels changes too slowly for any usual training; None where unknown."""
         pace = self.pace(kernels)
         limit = thresholds.gradient_floor if self.adaptive else thresholds.pace_low
         return None if math.isnan(pace) else pace <= limit
 
     def pace(self, kernels: Iterable[Row]) -> float:
-        """Log10 of how fast what these kernels make together changes (see `paces`); NaN where that is unknown.
+        """Log10 of how fast the product of these kernels changes (see `paces`); NaN where that is unknown.
 
-        From a start near zero, n kernels take off with SGD after about 1 / ((n - 2) pace) updates, the head's counted:
-        the sum of all but the fastest. Of any other optimizer the median gradient.
+        From a start near zero, n kernels start to grow with SGD after about 1 / ((n - 2) pace) updates, the head's
+        counted: the sum of all but the fastest. Of any other optimizer the median gradient.
         """
         paces = self.paces(kernels)
         if not paces:
@@ -161,81 +149,10 @@ class Network:
         return log10(paces[(len(paces) - 1) // 2] if self.adaptive else sum(paces[: max(1, len(paces) - 1)]))
 
     def partly_stands_still(self, kernels: Iterable[Row], thresholds: Thresholds) -> bool | None:
-        """Whether a quarter of these kernels hardly move at all; None where unknown."""
+        """Whether a quarter of these kernels hardly change at all; None where unknown."""
         paces = self.paces(kernels)
         floor = thresholds.gradient_floor if self.adaptive else thresholds.kernel_pace_low
         return log10(paces[(len(paces) - 1) // 4]) <= floor if paces else None
-
-    @cached_property
-    def layers(self) -> tuple[Row, ...]:
-        """The rows that are layer calls."""
-        return tuple(row for row in self.rows if row.info.role == "layer")
-
-    @cached_property
-    def kernels(self) -> tuple[Row, ...]:
-        """The layer calls with a kernel, in order; the later calls of a shared layer included."""
-        return tuple(row for row in self.layers if row.has_kernel)
-
-    @cached_property
-    def parents(self) -> tuple[tuple[int, ...], ...]:
-        """Of each row, the rows whose output flows into it."""
-        index = {row.path: row.index for row in self.rows}
-        flow = [row.index for row in self.rows if row.info.role in ("input", "layer")]
-        if not any(row.info.inputs for row in self.layers):
-            before: dict[int, tuple[int, ...]] = {later: (earlier,) for earlier, later in itertools.pairwise(flow)}
-            return tuple(before.get(row.index, ()) for row in self.rows)
-        return tuple(
-            tuple(index[p] for p in row.info.inputs if p in index and index[p] != row.index) for row in self.rows
-        )
-
-    @cached_property
-    def children(self) -> tuple[tuple[int, ...], ...]:
-        """Of each row, the rows that its output flows into."""
-        found: list[list[int]] = [[] for _ in self.rows]
-        for child, parents in enumerate(self.parents):
-            for parent in parents:
-                found[parent].append(child)
-        return tuple(tuple(c) for c in found)
-
-    @cached_property
-    def order(self) -> tuple[int, ...]:
-        """The rows, each after what flows into it; a cycle, which no forward pass has, is cut where it is met."""
-        done: set[int] = set()
-        order: list[int] = []
-        for start in range(len(self.rows)):
-            stack = [(start, iter(self.parents[start]))] if start not in done else []
-            done.add(start)
-            while stack:
-                node, rest = stack[-1]
-                following = next((p for p in rest if p not in done), None)
-                if following is None:
-                    order.append(node)
-                    stack.pop()
-                else:
-                    done.add(following)
-                    stack.append((following, iter(self.parents[following])))
-        return tuple(order)
-
-    @cached_property
-    def ancestors(self) -> tuple[int, ...]:
-        """Of each row, the bit set of the rows that it depends on, itself not included."""
-        found = [0] * len(self.rows)
-        for i in self.order:
-            for p in self.parents[i]:
-                found[i] |= found[p] | 1 << p
-        return tuple(found)
-
-    def is_ancestor(self, early: int, late: int) -> bool:
-        """Whether the row `late` depends on the row `early`."""
-        return bool(self.ancestors[late] >> early & 1)
-
-    @cached_property
-    def heads(self) -> tuple[Row, ...]:
-        """The kernels that no other kernel follows: those that make the outputs."""
-        fed = 0
-        for row in self.kernels:
-            fed |= self.ancestors[row.index]
-        return tuple(row for row in self.kernels if not fed >> row.index & 1)
 
     @cached_property
     def hidden(self) -> tuple[Row, ...]:
@@ -244,30 +161,22 @@ class Network:
 
     @cached_property
     def trunk(self) -> tuple[Row, ...]:
-        """The hidden kernels that no skip connection leads round."""
+        """The hidden kernels that no skip connection bypasses."""
         return tuple(row for row in self.hidden if not self.bypassed(row))
 
     @cached_property
     def firsts(self) -> tuple[Row, ...]:
-        """The kernels that no other kernel and no table feeds: those that meet the data."""
+        """The kernels whose input comes from the data, through no other kernel or table."""
         trained = sum(1 << r.index for r in self.layers if r.has_kernel or r.info.lookup)
         return tuple(row for row in self.kernels if not self.ancestors[row.index] & trained)
 
     @cached_property
     def junctions(self) -> tuple[Row, ...]:
-        """The layer calls whose output a kernel takes in: where the scale of signal and gradient counts."""
+        """The layer calls whose output is the input of a kernel: where the scale of signal and gradient counts."""
         return tuple(self.rows[i] for i in sorted(self._feeding(self.kernels)))
 
-    @cached_property
-    def last_hidden(self) -> tuple[Row, ...]:
-        """The layer calls whose output a head takes in."""
-        return tuple(self.rows[i] for i in sorted(self._feeding(self.heads)))
-
-    def _feeding(self, kernels: Iterable[Row]) -> set[int]:
-        return {p for row in kernels for p in self.parents[row.index] if self.rows[p].info.role == "layer"}
-
     def bypassed(self, row: Row) -> bool:
-        """Whether a skip connection leads round `row`: a sum further on also takes what does not pass through it."""
+        """Whether a skip connection bypasses `row`: a later sum has a term that does not pass through it."""
         above = self.ancestors[row.index]
         if not above:
             return False
@@ -282,7 +191,7 @@ class Network:
 
     @cached_property
     def _sums(self) -> tuple[Row, ...]:
-        """The layer calls that take in several others and put them into one: a chain of a thousand has none."""
+        """The layer calls that combine several inputs into one: a chain of a thousand has none."""
         return tuple(r for r in self.layers if len(self.parents[r.index]) > 1 and not r.info.concatenates)
 
     @cached_property
@@ -290,7 +199,7 @@ class Network:
         return sum(1 << row.index for row in self.layers)
 
     def normalised_after(self, row: Row) -> bool:
-        """Whether what `row` gives out meets a normalisation, on every way, before the next kernel or the output."""
+        """Whether the output of `row` is normalised, on every path, before the next kernel or output."""
         seen: set[int] = set()
         queue = [row.index]
         while queue:
@@ -307,11 +216,11 @@ class Network:
         return True
 
     def feeds(self, row: Row, normalises: Normalises) -> bool:
-        """Whether what `row` gives out goes straight into a normalisation of this kind."""
+        """Whether the output of `row` goes directly into a normalisation of this kind."""
         return any(self.rows[c].info.normalises == normalises for c in self.children[row.index])
 
     def activation(self, row: Row) -> str:
-        """The activation behind a kernel: its own, or that of the layers between it and the next kernel."""
+        """The activation after a kernel: that of its layer, or of the layers between it and the next kernel."""
         seen: set[int] = set()
         queue = [row.index]
         while queue:
@@ -337,7 +246,7 @@ class Network:
         return row
 
     def place(self, row: Row) -> Row:
-        """Where in the flow a row stands: of attention weights, the last part of their layer that has a row."""
+        """The row in the flow that a row belongs to: for attention weights, the last part of their layer with a row."""
         owner = self.owner(row)
         if owner.info.role == "layer":
             return owner
@@ -345,7 +254,7 @@ class Network:
         return next((layer for layer in reversed(self.layers) if layer.path.startswith(stem)), owner)
 
     def through(self, row: Row) -> Iterator[Row]:
-        """The kernels that what arrives at `row` has passed, in order, `row` itself included."""
+        """The kernels between the inputs and `row`, in order, `row` itself included."""
         for kernel in self.kernels:
             if kernel.index == row.index or self.is_ancestor(kernel.index, row.index):
                 yield kernel

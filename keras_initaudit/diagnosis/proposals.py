@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ..flow import Row
 from ..records import LayerInfo
 from ..records.remedies import (
     CleanData,
@@ -22,7 +23,6 @@ from ..records.remedies import (
     WholeModel,
 )
 from .network import Network
-from .row import Row
 
 _HE = ("relu", "relu6")
 _GLOROT = (

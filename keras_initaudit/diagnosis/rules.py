@@ -16,7 +16,7 @@ from .thresholds import Thresholds
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the table: what a rule looks at, where its limits stand, what it can be the cause of."""
+    """One line of the table: what a rule reads, its limits, and what it can be the cause of."""
 
     slug: str
     sees: tuple[str, ...]
@@ -28,7 +28,7 @@ class Rule:
     """Rules whose findings are its consequences where they touch the same part of the network."""
     reference: str
     later: bool = False
-    """Whether a later audit can add it: most of what is odd at the start is normal once a model has learnt."""
+    """Whether a later audit can add it: most of what is a fault at the start is normal once a model has learnt."""
 
 
 SCALE = ("vanishing-signal", "exploding-signal", "vanishing-gradient", "exploding-gradient")

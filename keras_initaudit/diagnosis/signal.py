@@ -1,6 +1,6 @@
 """Rules about the signal on its way forward: does it keep its scale, do different samples stay different.
 
-What a skip connection leads round, or a normalisation puts right, is no fault.
+A loss of signal that a skip connection bypasses, or that a normalisation corrects, is no fault.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..flow import Row
 from ..records import Finding, Severity
 from . import proposals
 from .network import Network
-from .row import Row
 from .scale import Drift, drifts, fading_limit, loss_both_ways
 from .thresholds import Thresholds
 from .wording import finding, num, plural
@@ -39,7 +39,7 @@ def _main_step(network: Network, kernels: Sequence[Row], found: dict[int, Drift]
     return row if step > 0.7 * total and len(steps) > 1 else None
 
 
-_CREEPING = "; with what the gradient loses on its way back, updates are too small to make up for it"
+_CREEPING = "; the gradient shrinks too, so that the updates are too small to correct it"
 
 
 def _signal(
@@ -56,7 +56,7 @@ def _signal(
     creeping = loss_both_ways(network, thresholds) if sign < 0 else {}
     if creeping:
         warning = bad = min(warning, thresholds.creeping_loss / 2.0)
-    # What a head does to the scale is for the first loss to say.
+    # The rule about the first loss judges the scale of a head.
     candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
     over = [(d, row) for d, row in candidates if d >= warning]
     if sign < 0:
@@ -73,20 +73,20 @@ def _signal(
     total = 10.0 ** (sign * decades)
     verb = "shrinks" if sign < 0 else "grows"
     if single is not None and worst.stats.activation_rms == 0.0:
-        message = f"nothing of the signal is left at {worst.path}: it is exactly zero behind {single.path}"
+        message = f"the signal is exactly zero at {worst.path}, and {single.path} makes it so"
         kernels = [single]
     elif single is not None:
         message = (
-            f"the signal {verb} by a factor of {num(10.0**decades)} up to {worst.path}, "
+            f"the signal {verb} by a factor of {num(10.0**decades)} on its way to {worst.path}, "
             f"nearly all of it in {single.path}"
         )
         kernels = [single]
     elif worst.stats.activation_rms == 0.0:
-        message = f"nothing of the signal is left at {worst.path}: it is exactly zero there"
+        message = f"the signal is exactly zero at {worst.path}"
     else:
         message = (
             f"each layer multiplies the signal by {num(factor)}; after {plural(count, 'layer')} "
-            f"{num(total)} {'of it is left' if sign < 0 else 'times the input stands'} at {worst.path}"
+            f"{f'{num(total)} of it is left' if sign < 0 else f'it is {num(total)} times as large'} at {worst.path}"
         )
     group = proposals.alike(network, kernels)
     if creeping:
@@ -123,7 +123,7 @@ def _signal(
 
 
 def vanishing_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Activations that shrink layer by layer towards nothing."""
+    """Activations that shrink layer by layer."""
     return _signal(
         network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, thresholds.signal_loss_bad
     )
@@ -140,12 +140,12 @@ def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]
     """The network maps every input to the same hidden representation: nothing is left to learn from."""
     if network.snapshot.batch_size < 2:
         return []
-    told = [
+    known = [
         row.stats.activation_spread
         for row in network.rows
         if row.info.role == "input" and math.isfinite(row.stats.activation_spread)
     ]
-    if told and max(told) < thresholds.spread_warning:
+    if known and max(known) < thresholds.spread_warning:
         return []  # the batch itself is one and the same sample
     spreads = [
         (row.stats.activation_spread, row)
@@ -163,7 +163,7 @@ def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]
             "collapsed-samples",
             severity,
             row.path,
-            f"all inputs give the same features at {row.path}: they differ by {num(spread)} of their size",
+            f"all inputs give almost the same features at {row.path}: they vary by only {num(spread)} of their rms",
             observed=spread,
             expected=1.0,
             threshold=thresholds.spread_bad if severity == "bad" else thresholds.spread_warning,

@@ -1,4 +1,4 @@
-"""Where the rules draw the line, and why there: every number that a verdict depends on is a field of `Thresholds`."""
+"""The limits of the rules, each with its reason: every number that a verdict depends on is a field of `Thresholds`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Thresholds:
     """The limits of the rules: each field says what it bounds, in which unit, and where the number comes from.
 
     "Study" is `tests/benchmarks/trainability.py`: networks that were trained with and without the fault; its figures
-    are in `tests/reference/trainability.txt`. A limit named `*_warning` opens a warning, the one named `*_bad` calls
-    the start bad. Decades are powers of ten.
+    are in `tests/reference/trainability.txt`. A warning starts at the limit named `*_warning`; the start is bad from
+    the one named `*_bad` on. Decades are powers of ten.
 
     Raises:
         ValueError: for a limit that is not a finite number, or a warning that would come after "bad".
@@ -30,11 +30,11 @@ class Thresholds:
     """Study: up to 2.2 decades all learnt with SGD, from 2.6 on none."""
     narrow_bad: float = 1.2
     """Decades of a scale that is too large (signal, data or first loss), times the sum of 1 / fan_in over the layers,
-    from which an optimizer that divides each gradient by its size (all but SGD) does not find its way back. Study,
+    from which an optimizer that divides each gradient by its size (all but SGD) does not recover. Study,
     plain networks with Adam: of 20 from 1.2 on none learnt well, of 50 below it 35 did; 12 layers 128 wide came back
     from 11 decades, and 16 layers 32 wide from data of rms 1e4 did not."""
     residual_growth_relief: float = 3.5
-    """Decades more that the signal may grow with such an optimizer where skip connections lead round the layers: what
+    """Decades more that the signal may grow with such an optimizer where skip connections bypass the layers: what
     grows is the sum of many branches. Study: selu networks of 32 blocks that gained 5.4 decades learnt like any."""
     gradient_loss_warning: float = 2.5
     """Decades that the norm of dL/d(activation) may fall from the last hidden layer back to an earlier one."""
@@ -65,11 +65,11 @@ class Thresholds:
     """Decades that it may rise on the way back."""
     gradient_growth_bad: float = 3.2
     """Study: tanh networks deep in the chaotic phase (Schoenholz et al. 2017) gain 3.4 and do not learn; healthy ones
-    gain up to 1.5. Where a normalisation stands on the way nothing is said below twice as much: EfficientNetB3 gains
+    gain up to 1.5. With a normalisation between them there is no finding below twice as much: EfficientNetB3 gains
     3.6, because the normalisation makes the weights of a layer indifferent to their scale."""
     dead_warning: float = 0.7
     """Fraction of units of a layer that are zero for the whole batch. He-initialised ReLU networks show up to one half
-    at depth 64, where the samples have become alike (Poole et al. 2016): only above that is it news."""
+    at depth 64, where the samples have become alike (Poole et al. 2016): only above that is it a fault."""
     dead_bad: float = 0.95
     saturated_warning: float = 0.35
     """Fraction of pre-activations on a flat end of the activation. A unit-scale pre-activation puts under 1 % there."""
@@ -77,12 +77,12 @@ class Thresholds:
     """Where that stops the gradient, so that weights stand still, and within recurrent layers, where what passes
     through time is not seen. Study: recurrent networks with up to 54 % of them there still learnt, if slowly."""
     saturated_branch_bad: float = 0.97
-    """The same where a skip connection leads round the layer: up to 95 % there still learnt."""
+    """The same where a skip connection bypasses the layer: up to 95 % there still learnt."""
     torn_bad: float = 0.75
-    """The fraction that is saturated, times the decades that the gradient rises on its way back: the few units that are
-    not flat tear it. Study, plain tanh networks: up to 0.67 ten of thirteen learnt, from 0.87 on none."""
+    """The fraction that is saturated, times the decades that the gradient rises on its way back: the few other
+    units make it very uneven. Study, plain tanh networks: up to 0.67 ten of thirteen learnt, from 0.87 on none."""
     torn_branch_bad: float = 3.0
-    """The same where skip connections lead round layers: up to 2.4 all learnt, if slowly, from 3.9 on one of five."""
+    """The same where skip connections bypass layers: up to 2.4 all learnt, if slowly, from 3.9 on one of five."""
     entropy_warning: float = 0.35
     """Entropy of the attention weights over log(keys): 1 where all keys count the same, as they should at the start."""
     entropy_bad: float = 0.05

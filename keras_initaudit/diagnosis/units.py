@@ -1,4 +1,4 @@
-"""Rules about the units of a layer: are they different, alive, off their flat ends, no copies of other units."""
+"""Rules about the units of a layer: are they different from each other, alive, and not saturated."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..flow import Row
 from ..records import Finding, Severity
 from ..records.remedies import WholeModel
-from . import proposals, scale
+from . import proposals
 from .network import Network
-from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, percent, several
 
 
 def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Units of a layer that start the same: with the same gradient they stay the same for ever.
+    """Units of a layer that start the same: with the same gradient they never become different.
 
-    Equal weights alone are no fault: what starts from zero and gets a gradient of its own for each unit (a head, the
-    end of a residual branch, a matrix that scales) is random after one step. Equal and not zero is odd enough for a
-    warning.
+    Equal weights alone are no fault: a kernel that starts at zero and gets a different gradient for each unit (a head,
+    the end of a residual branch, a matrix that scales) is random after one step. Equal and not zero is unusual enough
+    for a warning.
     """
     heads = {row.index for row in network.heads}
     bad: list[Row] = []
@@ -32,7 +32,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             continue
         if row.info.channelwise or not stats.weight_identical >= thresholds.identical:
             continue
-        if stats.gradient_identical >= thresholds.identical and not _starved(network, row):
+        if stats.gradient_identical >= thresholds.identical and not _blocked(network, row):
             bad.append(row)
         elif (
             row.index not in heads
@@ -45,15 +45,15 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     found = bad or odd
     severity: Severity = "bad" if bad else "warning"
     if bad and not any(row.index not in heads for row in bad):
-        # A head from zeros whose gradient is the same for all units: nothing but copies reaches it. Not its own fault.
+        # A head from zeros whose gradient is the same for all units gets copies as its input: the fault is before it.
         severity = "warning"
     group = proposals.alike(network, [*bad, *odd])
     value = found[0].stats.weight_rms
-    start = "from zero" if value == 0.0 else f"with the same weights (rms {num(value)})"
+    start = "only zero weights" if value == 0.0 else f"the same weights (rms {num(value)})"
     end = (
-        "and get the same gradient, so that they stay copies of one unit"
+        "and get the same gradient, so that they stay copies of each other"
         if bad
-        else "so that the layer passes on a single number at the start"
+        else "so that they all give the same output"
     )
     share = found[0].stats.weight_identical
     return [
@@ -61,7 +61,7 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             "symmetric-units",
             severity,
             found[0].path,
-            f"{percent(share)} of the units of {several([row.path for row in found])} start {start} {end}",
+            f"{percent(share)} of the units of {several([row.path for row in found])} start with {start} {end}",
             observed=share,
             expected=0.0,
             threshold=thresholds.identical,
@@ -75,15 +75,15 @@ def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     ]
 
 
-def _starved(network: Network, row: Row) -> bool:
-    """Whether the gradient of a zero kernel is zero because a zero head or a zero gain further on lets none through.
+def _blocked(network: Network, row: Row) -> bool:
+    """Whether a zero kernel gets no gradient because a zero head or a zero gain after it passes none.
 
-    Such a start is healthy at the next step: DeepMind's zero-initialised residual ends behind a zero-initialised head.
+    Such a start is healthy at the next step: a residual branch that ends in zeros, before a head of zeros.
     """
     if row.stats.weight_rms > 0.0 or row.stats.gradient_rms > 0.0:
         return False
     if network.before and network.snapshot.step >= network.before[0].step + 2:
-        return False  # a zero that waits for another one has had its time
+        return False  # by now the other zero has changed
     owner = network.owner(row)
     return network.bypassed(owner) and math.isfinite(owner.stats.activation_rms)
 
@@ -104,7 +104,7 @@ def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     group = proposals.alike(network, kernels)
     where = several([worst.path, *(row.path for row in rows if row is not worst)])
     below = worst.stats.preactivation_mean < -2.0 * worst.stats.preactivation_std
-    why = f", pushed below zero by {num(-worst.stats.preactivation_mean)} on average" if below else ""
+    why = f": the mean of their pre-activations is {num(worst.stats.preactivation_mean)}" if below else ""
     return [
         finding(
             "dead-units",
@@ -160,12 +160,12 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             limit = thresholds.entropy_bad if severity == "bad" else thresholds.entropy_warning
             found.append((1.0 - entropy, row, severity, limit))
         elif (row.info.activation or "").startswith("relu"):
-            continue  # its flat end is where one half of it should be; dead-units says when all of it is
+            continue  # one half of its pre-activations belongs on its flat end; dead-units says when all do
         elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):
-            # An output that is sure of itself is judged by the loss, which says whether it is also wrong.
+            # Whether a confident output is also wrong is for the loss to say.
             bypassed = network.bypassed(network.owner(row))
             limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
-            # What passes through time in a recurrent layer is not seen from outside: there its share alone counts.
+            # The gradient through time within a recurrent layer is not measured: there the share alone counts.
             if row.info.role == "layer" and row.info.gates != 1:
                 limit = min(harm().torn_from, limit if harm().still else math.inf)
             severity = "bad" if share >= limit and not flat_head else "warning"
@@ -180,13 +180,16 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     where = several([row.path for row in rows])
     if worst.stats.attention_entropy <= thresholds.entropy_warning:
         message = (
-            f"each query of {where} looks at almost one key: the entropy of its attention is "
-            f"{percent(worst.stats.attention_entropy)} of the uniform one"
+            f"each query of {where} attends to little more than one key: the entropy of its attention weights is "
+            f"{percent(worst.stats.attention_entropy)} of that of uniform weights"
         )
         observed, expected, unit = worst.stats.attention_entropy, 1.0, "entropy over log(keys)"
     else:
         what = "gate values" if worst.info.role == "gates" else "outputs"
-        message = f"{percent(share)} of the {what} of {where} sit on the flat ends, where no gradient passes"
+        message = (
+            f"{percent(share)} of the {what} of {where} are saturated: "
+            "the function is flat there, and almost no gradient passes"
+        )
         observed, expected, unit = share, 0.0, "fraction of pre-activations"
     return [
         finding(
@@ -208,16 +211,16 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Harm:
-    """What saturated units do to a network: they stop its gradient, or the few that are not flat tear it."""
+    """What saturated units do to a network: they stop its gradient, or the few others make it very uneven."""
 
     still: bool
     torn_from: float
-    """The share from which the gradient, as it rises on its way back, is torn."""
+    """The saturated share from which the gradient, which also rises on its way back, is too uneven to learn from."""
 
 
 def _harm(network: Network, thresholds: Thresholds) -> _Harm:
     still = network.partly_stands_still(network.hidden, thresholds) is not False
-    growth = max((decades for decades, _ in scale.attenuations(network).values()), default=0.0)
+    growth = max((decades for decades, _ in network.gradient_levels().values()), default=0.0)
     branching = len(network.trunk) < len(network.hidden)
     torn = thresholds.torn_branch_bad if branching else thresholds.torn_bad
     return _Harm(still, torn / max(growth, 1e-9))
@@ -228,10 +231,10 @@ _Twin = tuple[Row, Row, bool]
 
 
 def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Different layers that start with the same numbers: one integer seed, used twice.
+    """Different layers that start with the same numbers: an integer seed that is used twice.
 
-    Where their gradients are the same too, as in parallel branches that are added, they stay copies: that is bad. What
-    has nothing to do with one another is a finding each; copies that stand alike in one block after the other are one.
+    Where their gradients are the same too, as in parallel branches that are added, they stay copies: that is bad.
+    Copies at the same place of several blocks are one finding; others are a finding each.
     """
     del thresholds  # a copy is a copy: there is nothing to tune
     index = {row.path: row for row in network.rows}
@@ -270,18 +273,18 @@ def _original(index: Mapping[str, Row], row: Row) -> Row:
 def _repeated(network: Network, twins: list[_Twin]) -> Finding:
     row, first, same = max(twins, key=lambda item: item[2])
     end = (
-        "and get the same gradient: the second adds nothing to the first"
+        "and get the same gradient, so that one adds nothing to the other"
         if same
-        else "so that the draws are not independent"
+        else "so that the two are not independent"
     )
-    end += "; layers that share a seed, or one initializer with a seed, start alike"
+    end += "; layers that share a seed, or an initializer with a seed, start with the same numbers"
     copies = [r.path for r, _, _ in twins]
     originals = list(dict.fromkeys([first.path, *(f.path for _, f, _ in twins)]))
     return finding(
         "duplicate-kernels",
         "bad" if same else "warning",
         network.owner(row).path,
-        f"the weights of {several(copies)} start with the numbers of {several(originals)}, {end}",
+        f"the weights of {several(copies)} start with the same numbers as those of {several(originals)}, {end}",
         observed=len(twins),
         expected=0,
         threshold=1,

@@ -1,15 +1,15 @@
-"""Rules about what moves the weights: the size of the first updates, and whether the weights take them at all."""
+"""Rules about the updates: how large the first ones are, and whether they change the weights at all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from ..flow import Row
 from ..records import Finding, Severity, Snapshot
 from ..records.remedies import Policy, Remedy
 from . import proposals
 from .network import Network
-from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
@@ -45,7 +45,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
                 "update-ratio",
                 severity,
                 fastest.path,
-                f"one update changes the weights of {fastest.path} by {num(10.0**value)} of their size; "
+                f"one update changes the weights of {fastest.path} by {num(10.0**value)} times their size; "
                 "about 0.001 is usual",
                 observed=value,
                 expected=-3.0,
@@ -62,7 +62,7 @@ def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
                 "update-ratio",
                 "warning",
                 None,
-                f"one update changes no weight by more than {num(10.0**slowest)} of its size; about 0.001 is usual",
+                f"one update changes no weight by more than {num(10.0**slowest)} times its size; about 0.001 is usual",
                 observed=slowest,
                 expected=-3.0,
                 threshold=thresholds.update_low_warning,
@@ -105,8 +105,9 @@ def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> lis
             "update-ratio",
             "bad",
             kernels[0].path,
-            f"a layer normalisation hides how small the weights of {several([row.path for row in kernels])} are: the "
-            f"first update will change each by {num(sum(steps) / len(steps))} of its size, all {len(steps)} at once",
+            f"the weights of {several([row.path for row in kernels])} are small, which a layer normalisation hides: "
+            f"the first update changes all {len(steps)} kernels at once, each by about "
+            f"{num(sum(steps) / len(steps))} times its size",
             observed=together,
             expected=1.0,
             threshold=thresholds.normalised_steps_bad,
@@ -125,7 +126,7 @@ def _least_rms(row: Row) -> float:
 
 
 def no_update(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Kernels that have a gradient and stay exactly as they were: the steps are lost in the rounding of the weights.
+    """Kernels that have a gradient and do not change: the steps are smaller than the rounding of the weights.
 
     In float32 a step is lost where it is under half a unit in the last place. Few digits lose most of them, and Adam's
     beta_2 of 0.999 is 1 in bfloat16, so that its steps are exactly zero.
@@ -146,14 +147,14 @@ def no_update(network: Network, thresholds: Thresholds) -> list[Finding]:
     dtypes = [row.info.weight_dtype for row in stuck if row.info.weight_dtype in _NARROW]
     if dtypes:
         why = (
-            f"the steps are lost in the rounding of {dtypes[0]}; the dtype policy {_NARROW[str(dtypes[0])]} keeps the "
-            "weights in float32"
+            f"the steps are smaller than the rounding of {dtypes[0]}; the dtype policy {_NARROW[str(dtypes[0])]} keeps "
+            "the weights in float32"
         )
         remedy: Remedy | None = Policy(_NARROW[str(dtypes[0])])
         if dtypes[0] == "bfloat16" and network.adaptive:
             why += "; with Adam, beta_2=0.99 helps too, because 0.999 is 1 in bfloat16"
     else:
-        why = "the steps are lost in the rounding of the weights"
+        why = "the steps are smaller than the rounding of the weights"
         rate = 1e-3 * min(_rate_of_unit_step(network, row) for row in stuck)
         larger = rate > (network.snapshot.learning_rate or math.inf)
         remedy = proposals.learning_rate(rate) if larger else None
@@ -162,7 +163,7 @@ def no_update(network: Network, thresholds: Thresholds) -> list[Finding]:
             "no-update",
             "bad" if times >= _AGREEING else "warning",
             None if every else stuck[0].path,
-            f"there is a gradient, and the last update left {what} exactly as before: {why}",
+            f"the last update did not change {what}, although there is a gradient: {why}",
             observed=1.0,
             expected=0.0,
             threshold=1.0,

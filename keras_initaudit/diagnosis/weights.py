@@ -1,4 +1,4 @@
-"""Rules about the weights: fans of the scheme, reach of the loss."""
+"""Rules about the weights: were they drawn for the right fans, does the loss depend on them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..flow import Row
 from ..records import Finding, LayerInfo, Severity
 from . import proposals
 from .network import Network
-from .row import Row
 from .thresholds import Thresholds
 from .wording import finding, num, several
 
@@ -28,7 +28,7 @@ _SCHEMES: dict[str, tuple[float, str]] = {
 def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
     """The scheme was given the wrong fans for this layer: depthwise, grouped, transposed convolution, experts.
 
-    It is claimed only where the weight has the variance that the wrong fans give: loaded weights are left alone.
+    Only where the weight has the variance that the wrong fans give: loaded weights have another one.
     """
     found: list[tuple[float, Row]] = []
     for row in network.layers:
@@ -39,7 +39,7 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
         ratio = _fan_ratio(row)
         if ratio is not None and max(ratio, 1.0 / ratio) >= thresholds.fan_ratio:
             found.append((ratio, row))
-    # Layer after layer the factors multiply; a single stride of two (0.71) is nobody's trouble.
+    # Layer after layer the factors multiply; a single stride of two (0.71) does no harm.
     if not found or abs(sum(math.log(ratio) for ratio, _ in found)) < math.log(thresholds.fan_ratio_together):
         return []
     ratio, worst = max(found, key=lambda pair: abs(math.log(pair[0])))
@@ -55,8 +55,9 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
             "fan-mismatch",
             "warning",
             worst.path,
-            f"{worst.info.initializer or 'the scheme'} read fans of {num(assumed[0])} and {num(assumed[1])} off the "
-            f"shape of the kernel at {where}; they are {true}, so the weights are {num(ratio)} times what it means",
+            f"{worst.info.initializer or 'the scheme'} took the fans {num(assumed[0])} and {num(assumed[1])} from the "
+            f"shape of the kernel at {where}; the true ones are {true}, so that the weights are {num(ratio)} times as "
+            "large as intended",
             observed=worst.stats.weight_rms,
             expected=worst.stats.weight_rms / ratio,
             threshold=thresholds.fan_ratio,
@@ -79,7 +80,7 @@ def _fan_ratio(row: Row) -> float | None:
     assumed = _assumed_fans(info)
     if info.initializer is not None:
         laws = [_law(info.initializer, info.initializer_config, info.gain)]
-    else:  # some layers do not tell theirs: a common scheme with the wrong fans gives itself away by its variance
+    else:  # the initializer is not known: a common scheme with the wrong fans shows by its variance
         laws = list(_SCHEMES.values()) if proposals.misread(info) else []
     for law in laws:
         if law is None or assumed is None:
@@ -155,14 +156,14 @@ def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
     found = []
     if fresh:
         message = (
-            f"{several([row.path for row in fresh])} will never be trained, and the weights look freshly drawn "
-            f"({fresh[0].info.initializer}): load the weights that it was frozen for, or set trainable = True"
+            f"the weights of {several([row.path for row in fresh])} are frozen and look untrained "
+            f"(drawn by {fresh[0].info.initializer}): load trained weights, or set trainable = True"
         )
         found.append(_no_gradient("warning", fresh[0].path, message, fresh, "frozen at random"))
     lost = [row for row in trained if not row.info.reached]
     if lost:
         message = (
-            f"the loss does not reach {several([row.path for row in lost])}: trainable weights that nothing will move"
+            f"the loss does not reach {several([row.path for row in lost])}: trainable weights that get no gradient"
         )
         severity: Severity = "bad" if len(lost) == len(trained) else "warning"
         return [*found, _no_gradient(severity, lost[0].path, message, lost, "disconnected")]
@@ -180,10 +181,10 @@ def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
 
 
 def _freshly_drawn(row: Row) -> bool:
-    """Whether a weight still has the variance of its uniform initializer, and keeps within the edges of that.
+    """Whether a weight still has the variance of its uniform initializer, and stays within its limits.
 
-    Training moves some weight over an edge long before it changes the variance; of a distribution without edges, or
-    with few weights near them, nothing is said.
+    Training moves some weight over a limit long before it changes the variance. The answer is no for a distribution
+    without limits, or with too few weights.
     """
     info, stats = row.info, row.stats
     law = _law(info.initializer or "", info.initializer_config, info.gain)

@@ -125,7 +125,7 @@ class _Mixed(keras.random.SeedGenerator):
     """Another generator's states with a constant mixed in, by operations that a compiled function can trace."""
 
     def __init__(self, generator: Any, text: str) -> None:
-        self.generator = generator  # not the parent's constructor: there is no state of its own
+        self.generator = generator  # not the parent's constructor: it has no state
         self.constant = mix(0, text)
 
     def next(self, ordered: bool = True) -> Any:

@@ -116,13 +116,13 @@ class DepthScaled(AxesScheme):
         self.layers = whole(layers, "layers", least=2)
         inner = wrapped(initializer) if initializer is not None else HeNormal() if "t_" not in form else GlorotNormal()
         AxesScheme.__init__(self, seed, input_axes, output_axes)
-        # An inner scheme that was told neither takes the seed and the axes that EinsumDense hands to this one.
-        told = {"seed": seed} if seed is not None else {}
+        # An inner scheme that has neither takes the seed and the axes that EinsumDense hands to this one.
+        given = {"seed": seed} if seed is not None else {}
         if self.input_axes is not None and getattr(inner, "input_axes", ()) is None:
-            told |= {"input_axes": self.input_axes, "output_axes": self.output_axes}
+            given |= {"input_axes": self.input_axes, "output_axes": self.output_axes}
         config = inner.get_config()
-        told = {key: value for key, value in told.items() if key in config}
-        self.initializer = type(inner).from_config({**config, **told}) if told else inner
+        given = {key: value for key, value in given.items() if key in config}
+        self.initializer = type(inner).from_config({**config, **given}) if given else inner
 
     @property
     def seed(self) -> Any:

@@ -20,10 +20,10 @@ DISTRIBUTIONS = ("normal", "truncated_normal", "uniform")
 TRUNCATED_STD = 0.8796256610342398
 
 
-# EinsumDense, and so every attention layer, tells its axes to subclasses of Keras's VarianceScaling alone: it makes
-# a new instance from `get_config()` with `seed`, `input_axes` and `output_axes` put in. What wants them must be one.
+# EinsumDense, and so every attention layer, gives its axes only to subclasses of Keras's VarianceScaling: it makes a
+# new instance from `get_config()` with `seed`, `input_axes` and `output_axes` added.
 class AxesScheme(RandomScheme, keras.initializers.VarianceScaling):
-    """A scheme that can be told which axes of a kernel are inputs and which are outputs."""
+    """A scheme that takes the axes of a kernel that are inputs and those that are outputs."""
 
     def __init__(self, seed: Any, input_axes: Any, output_axes: Any) -> None:
         RandomScheme.__init__(self, seed)
@@ -59,7 +59,7 @@ def size(shape: tuple[int, ...], chosen: list[int]) -> int:
 def amount(value: Any) -> tuple[str | float | None, float]:
     """A `gain` argument as (what the config keeps, the number).
 
-    A known activation is kept by its canonical name; a callable of the user's own by its number, so that the saved
+    A known activation is kept by its canonical name; any other callable by its number, so that the saved
     model loads without it.
     """
     if value is None:
@@ -155,7 +155,7 @@ class VarianceScaling(AxesScheme):
 
 
 class _Named(VarianceScaling):
-    """A scheme with a name of its own: only `mode`, `gain` and `truncated` are left to choose."""
+    """A named scheme: only `mode`, `gain` and `truncated` can be chosen."""
 
     _choices: tuple[str, ...] = ()
 

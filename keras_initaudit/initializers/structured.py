@@ -30,7 +30,7 @@ def assemble(shape: tuple[int, ...], axes: Axes, blocks: int, delta: bool, make:
     Args:
         shape: Of the kernel; a vector counts as a matrix of one column.
         axes: What is in neither numbers separate matrices; what is in both is the field of a convolution.
-        blocks: The outputs are so many equal parts, each with a matrix of its own.
+        blocks: The outputs are so many equal parts, each with its own matrix.
         delta: Whether only the centre of the field is not 0; otherwise the field counts as input.
         make: Makes the matrices.
     """

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ..diagnosis import Thresholds, seen_by
 from ..diagnosis.wording import num
+from ..flow import Flow
 from ..records import Finding, Snapshot
 
 _UNINFORMED = 2.0
@@ -127,14 +128,10 @@ def _first_affected(name: str) -> Callable[[Finding, Snapshot], float]:
 
 
 def _gradient_left(finding: Finding, snapshot: Snapshot) -> float:
-    """Backward rms at the finding's row over that of the last layer in front of the head."""
-    rows = [
-        row
-        for row, stats in zip(snapshot.layers, snapshot.statistics, strict=True)
-        if row.role == "layer" and row.weight is not None and stats.backward_rms > 0.0
-    ]
-    last = rows[-2] if len(rows) > 1 else rows[-1]
-    return snapshot[_where(finding)].backward_rms / snapshot[last.path].backward_rms
+    """The gradient at the finding's row over that of its point of reference, as the rules measure it."""
+    flow = Flow(snapshot)
+    levels = {flow.rows[index].path: decades for index, (decades, _) in flow.gradient_levels().items()}
+    return float(10.0 ** levels[_where(finding)])
 
 
 _MEASURES: dict[str, tuple[str, Callable[[Finding, Snapshot], float]]] = {

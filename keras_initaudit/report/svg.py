@@ -1,4 +1,4 @@
-"""The depth profile as a picture: the rms of signal and gradient by layer, as inline SVG without a script.
+"""The depth profile as a picture: the scale of signal and gradient by layer, as inline SVG without a script.
 
 Layer names are untrusted text: `clean` takes control characters out, and what goes into markup is escaped here.
 """
@@ -9,23 +9,29 @@ import html
 import math
 import re
 
+from ..flow import Flow
 from ..records import LayerInfo, Snapshot, Statistics
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
-    """The depth profile as inline SVG: rms of signal and gradient by layer, decades upwards, a cross where not finite.
+    """The depth profile as inline SVG: signal and gradient by layer in decades, with a cross where one is not finite.
 
-    The gradient is drawn over its value at the last layer, so that for both curves flat is good.
+    The signal is its rms. The gradient is its norm over that of the last hidden layer, as the rules measure it
+    (`Flow.gradient_levels`), so that for both curves flat is good; a head has no such level.
     """
-    rows = [row for row in layer_rows(snapshot) if row[0].weight] or layer_rows(snapshot)
+    flow = Flow(snapshot)
+    rows = [row for row in flow.layers if row.info.weight] or list(flow.layers)
     if len(rows) < 2:
         return ""
-    signal = [_decades(row.activation_rms, row.activation_nonfinite) for _, row in rows]
-    gradient = [_decades(row.backward_rms, row.backward_nonfinite) for _, row in rows]
-    last = next((g for g in reversed(gradient) if g is not None and math.isfinite(g)), 0.0)
-    gradient = [None if g is None else g - last for g in gradient]
+    signal = [_decades(row.stats.activation_rms, row.stats.activation_nonfinite) for row in rows]
+    levels = {index: decades for index, (decades, _) in flow.gradient_levels().items()}
+    sizes = [_decades(row.stats.backward_rms, row.stats.backward_nonfinite) for row in rows]
+    gradient = [
+        size if size is None or math.isinf(size) else levels.get(row.index)
+        for row, size in zip(rows, sizes, strict=True)
+    ]
     known = [v for v in (*signal, *gradient) if v is not None and math.isfinite(v)]
     low, high = math.floor(min([-3.0, *known])), math.ceil(max([1.0, *known]))
     left, right, top, bottom = 44.0, width - 8.0, 22.0, height - 24.0
@@ -62,10 +68,10 @@ def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
                     f'<path d="M{x(i) - 4:.1f} {edge - 4:.1f}l8 8m0 -8l-8 8" stroke="{colour}" stroke-width="2">'
                     f"<title>{name}: {'zero' if v == -math.inf else 'not finite'}</title></path>"
                 )
-    names = [html.escape(clean(rows[i][0].path)) for i in (0, -1)]
+    names = [html.escape(clean(rows[i].path)) for i in (0, -1)]
     legend = (
         f'<text x="{left}" y="12" fill="#1a73e8">signal (solid)</text>'
-        f'<text x="{left + 110}" y="12" fill="#e8710a">gradient over the last layer\'s (dashed)</text>'
+        f'<text x="{left + 110}" y="12" fill="#e8710a">gradient over the last hidden layer\'s (dashed)</text>'
         f'<text x="{left}" y="{height - 6}">{names[0]}</text>'
         f'<text x="{right}" y="{height - 6}" text-anchor="end">{names[1]}</text>'
     )

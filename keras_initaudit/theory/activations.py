@@ -34,7 +34,7 @@ def look(activation: Any) -> Elementwise | str:
     """The function behind `activation`, as `resolve`; of one that mixes the units, its name (softmax).
 
     Raises:
-        ValueError: When it is unknown, or no function that can be told by one name or by its values.
+        ValueError: When it is unknown, or no function that one name or its values identify.
     """
     if activation is None:
         return named("linear", {})
@@ -152,7 +152,7 @@ def _layer(layer: Any) -> Elementwise | str:
     if callable(inner):
         return look(inner)
     own = type(layer).__module__.partition(".")[0] != "keras"
-    # What has weights, random numbers or layers of its own is more than an activation.
+    # An object with weights, random numbers or layers is more than an activation.
     if not own or layer.variables or layer._layers:
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}) is no elementwise activation. Give an activation layer, a "
@@ -238,7 +238,7 @@ def _candidates(values: Array) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 _SHAPES = (2, 64), (2, 4, 16)
-"""Of the tensors that tell over which axis a function mixes: on two axes, the last one is also the one after the
+"""Of the tensors that show over which axis a function mixes: on two axes, the last one is also the one after the
 samples."""
 
 

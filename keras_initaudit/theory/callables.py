@@ -34,7 +34,7 @@ GRID = _grid()
 
 def precisions() -> tuple[str, ...]:
     """The dtypes that a callable is evaluated in, the first that it takes."""
-    # JAX cuts float64 to float32 with a warning, unless it is told otherwise for the whole process.
+    # JAX cuts float64 to float32 with a warning, unless it is configured otherwise for the whole process.
     return ("float32",) if keras.backend.backend() == "jax" else ("float64", "float32")
 
 
@@ -50,7 +50,7 @@ def tracing() -> bool:
 
 
 def values(function: Callable[..., Any], x: Array, dtype: str) -> Array:
-    """What the callable makes of a tensor.
+    """The output of the callable for a tensor.
 
     Raises:
         ValueError: When it cannot be evaluated, whatever it raised.
@@ -105,7 +105,7 @@ def kinks(phi: Function, dtype: str) -> tuple[float, ...]:
     """The edges of a mesh on which `phi` is smooth, by bisection towards whatever is not smooth.
 
     A Chebyshev series of degree 12 converges on an interval unless a kink is in it. Every interval where it does not is
-    halved, down to `narrow`: there the kink is known as exactly as the arithmetic can tell it.
+    halved, down to `narrow`: there the kink is known to the precision of the arithmetic.
 
     Raises:
         ValueError: When `phi` is not finite somewhere, or not piecewise smooth.

@@ -28,11 +28,11 @@ class CriticalPoint:
     """Variance at which the pre-activations settle; NaN where every variance is kept (ReLU)."""
 
 
-_HIGHEST = 1e6  # variances up to which a fixed point is looked for
+_HIGHEST = 1e6  # the largest variance at which a fixed point is searched
 
 
 def _lowest(function: Elementwise) -> float:
-    # Stands for 0. A callable's kinks are known to 1e-12 only, which a standard deviation must exceed by far.
+    # In place of 0. The kinks of a callable are known to 1e-12 only; a standard deviation must be much larger.
     return 1e-18 if function.narrow == 0.0 else 1e-6
 
 
@@ -40,14 +40,14 @@ def critical_point(activation: Any, sigma_b: float = 0.0) -> CriticalPoint:
     """The edge of chaos of a deep plain network: sigma_w and q* with q* = V(q*) and chi_1 = 1.
 
     V(q) = sigma_w^2 E[phi(sqrt(q) z)^2] + sigma_b^2 and chi_1 = sigma_w^2 E[phi'(sqrt(q) z)^2], z ~ N(0, 1). Of several
-    such points the one with the smallest q* to which the variance does converge (V' <= 1 there) is given.
+    such points the one with the smallest q* to which the variance converges (V' <= 1 there) is returned.
 
     Args:
         activation: As `gain` takes it.
         sigma_b: Standard deviation of the biases, at least 0.
 
     Raises:
-        ValueError: When there is none: ReLU with biases, for one, has no such point.
+        ValueError: When there is none: ReLU with biases, for example, has no such point.
 
     Example:
         >>> point = critical_point("tanh", sigma_b=0.2)
@@ -126,7 +126,7 @@ def depth_scale(activation: Any, sigma_w: float, sigma_b: float = 0.0) -> float:
         chi = _correlation(function, sigma_w, sigma_b, q, c)[1]
     if chi <= 0.0:
         return 0.0
-    # Above 1 it is so near to the edge that c* and 1 are one number.
+    # Above 1 it is so near to the edge that c* equals 1 in float64.
     return math.inf if math.log(chi) > -1e-9 else -1.0 / math.log(chi)
 
 
@@ -148,7 +148,7 @@ def _fixed_variance(function: Elementwise, sigma_w: float, sigma_b: float) -> fl
         return _lowest(function)
     raise ValueError(
         f"`sigma_w` {sigma_w:g} is too large for {function.name!r}: the variance of the pre-activations grows without "
-        "bound, and there is no fixed point to measure a depth at."
+        "bound, and there is no fixed point at which to measure a depth."
     )
 
 

@@ -68,7 +68,7 @@ def remembered(compute: Callable[Concatenate[Elementwise, P], T]) -> Callable[Co
 
 @functools.lru_cache(maxsize=1024)
 def memory_of(_kind: str, _values: bytes = b"") -> dict[Any, Any]:
-    """One dictionary for each function: told by its name, or by its dtype and values where no name says what it is."""
+    """One dictionary for each function: keyed by its name, or by its dtype and values where it has none."""
     return {}
 
 
@@ -195,7 +195,7 @@ def named(name: str, given: Mapping[str, Any]) -> Elementwise:
         key: default if given.get(key, default) is None else float(given.get(key, default))
         for key, default in definition.parameters.items()
     }
-    if name == "relu":  # the special cases have names of their own
+    if name == "relu":  # the special cases have other names
         slope, top, start = parameters["negative_slope"], parameters["max_value"], parameters["threshold"]
         if slope and top is None and not start:
             return named("leaky_relu", {"negative_slope": slope})

@@ -23,7 +23,7 @@ _FLAT = 0.02  # a slope under 2 % of the steepest: a unit there learns 50 times 
 
 
 def gain(activation: Any, kind: Kind = "forward") -> float:
-    """The factor on the weights that makes up for what the activation does to a unit normal signal.
+    """The factor on the weights that compensates what the activation does to a unit normal signal.
 
     forward: 1 / sqrt(E[phi(z)^2]) keeps the mean square of the activations; backward: 1 / sqrt(E[phi'(z)^2]) keeps
     that of the gradients; std: 1 / std(phi(z)) keeps the variance, the mean set aside. z ~ N(0, 1).
@@ -34,7 +34,7 @@ def gain(activation: Any, kind: Kind = "forward") -> float:
         kind: Which size is kept.
 
     Returns:
-        The gain, exact to 1e-9; for a callable of one's own on JAX to about 1e-5.
+        The gain, exact to 1e-9; for a callable that is not Keras's own on JAX to about 1e-5.
 
     Raises:
         ValueError: For a function that mixes units (softmax, log_softmax, sparsemax, glu), a constant, an unknown name.
@@ -65,17 +65,17 @@ def _gain(function: Elementwise, kind: Kind) -> float:
 
 
 def flat_ends(activation: Any) -> tuple[float, float] | None:
-    """Where an activation saturates: beyond (low, high) its slope is under 2 % of its steepest, on both sides.
+    """Where an activation saturates: outside (low, high) its slope is under 2 % of its steepest, on both sides.
 
-    Between its ends a function that saturates does most of what it does. One that does less there than beyond them,
-    such as the root of |x|, is only steep in a narrow place, and has no ends.
+    A function that saturates does most of its change between its ends. One that changes more outside them, such as the
+    root of |x|, is only steep in a narrow place, and has no ends.
 
     Args:
         activation: As `gain` takes it.
 
     Returns:
         (low, high), or None unless both ends are flat: ReLU, softplus and the like do not saturate. None as well for
-        what is not a function of one number (softmax): its saturation shows in its output, not in one input.
+        a function of several numbers (softmax): its saturation shows in its output, not in one input.
 
     Raises:
         ValueError: When the activation is unknown.
@@ -92,7 +92,7 @@ def flat_ends(activation: Any) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, slots=True)
 class ActivationFacts:
-    """All that is asked about the activation of a layer."""
+    """Name, gain and flat ends of the activation of a layer."""
 
     name: str | None
     """As `activation_name` gives it."""
@@ -103,12 +103,12 @@ class ActivationFacts:
 
     @property
     def known(self) -> bool:
-        """Whether the name can be given back, for one as `gain=`: a function of the person's own has a dot in it."""
+        """Whether the name can be used in `gain=`: that of a function that is not Keras's has a dot in it."""
         return self.name is not None and "." not in self.name.partition("(")[0]
 
 
 def facts(activation: Any) -> ActivationFacts:
-    """Name, gain and flat ends of whatever stands as an activation in a layer. It never fails.
+    """Name, gain and flat ends of anything that a layer has as its activation. It never fails.
 
     To be called outside of any trace: within one, a callable has a name and nothing else.
 
@@ -126,7 +126,7 @@ def facts(activation: Any) -> ActivationFacts:
     name = gain = ends = None
     try:
         found = look(activation)
-    except Exception:  # a person's own function, layer or config raises what it likes
+    except Exception:  # a function, layer or config of the user may raise anything
         with contextlib.suppress(Exception):
             name = own_name(activation)
         return ActivationFacts(name, None, None)

@@ -1,7 +1,7 @@
 """Expectations of a function of a normal variable, and of its slope, by quadrature.
 
 Gauss-Legendre on panels that end where the activation is not smooth, so that a kink costs no accuracy: the error is
-below 1e-12 (about 1e-5 for a callable of one's own on JAX, which computes in float32). Imports numpy only.
+below 1e-12 (about 1e-5 for a callable that is not Keras's own on JAX, which computes in float32). Imports numpy only.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from keras_initaudit.theory.functions import Array, Elementwise
 
 ORDER = 20
 """Nodes of a panel."""
-_TAIL = 13.0  # N(0, 1) beyond 13 has 1e-38 of its mass; e^(2z) still has 1e-27 of its own there
+_TAIL = 13.0  # N(0, 1) beyond 13 has 1e-38 of its mass; e^(2z) still has 1e-27 of its mass there
 
 
 def moments(activation: Any, q: float = 1.0) -> tuple[float, float, float]:
-    """E[phi(z)], E[phi(z)^2] and E[phi'(z)^2] for z ~ N(0, q); a jump of phi counts for nothing in phi'.
+    """E[phi(z)], E[phi(z)^2] and E[phi'(z)^2] for z ~ N(0, q); a jump of phi does not count in phi'.
 
     Args:
         activation: As `gain` takes it.
@@ -46,7 +46,7 @@ def panels(function: Elementwise, sigma: float, step: float = 0.5) -> tuple[Arra
     edges = np.unique(np.concatenate([bends, -bends, steps, -steps, np.asarray(function.kinks, dtype=np.float64)]))
     edges = edges[(edges >= -reach) & (edges <= reach)]
     width = np.diff(edges)
-    # What is narrower holds the kink itself: a jump there has no slope that counts.
+    # A narrower panel holds the kink itself: a jump there has no slope that counts.
     keep = width > 1.5 * function.narrow
     width, middle = width[keep], 0.5 * (edges[:-1] + edges[1:])[keep]
     nodes, weights, differentiate = rule()

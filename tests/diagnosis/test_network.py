@@ -11,7 +11,7 @@ from numpy_network import edited, glorot, of_kind
 
 from keras_initaudit.diagnosis import Thresholds
 from keras_initaudit.diagnosis.network import Network
-from keras_initaudit.diagnosis.row import Row
+from keras_initaudit.flow import Row
 from keras_initaudit.records import NAN, LayerInfo, Snapshot, Statistics
 
 

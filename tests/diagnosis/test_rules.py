@@ -253,8 +253,8 @@ def test_a_dead_branch_is_only_odd() -> None:
 
 
 def test_it_says_that_units_were_pushed_below_zero_where_they_were() -> None:
-    assert "pushed below zero by 20 on average" in first(healthy(biases=[0, -20, 0, 0])).message
-    assert "pushed" not in first(edited(healthy(), "dense_1", activation_dead=0.8)).message
+    assert "the mean of their pre-activations is -20" in first(healthy(biases=[0, -20, 0, 0])).message
+    assert "pre-activations" not in first(edited(healthy(), "dense_1", activation_dead=0.8)).message
 
 
 def test_an_output_that_is_sure_of_itself_is_for_the_loss_to_judge() -> None:
@@ -327,7 +327,7 @@ def test_copies_that_stand_alike_in_block_after_block_are_one_finding_that_names
     (found,) = findings(copies(*pairs, names=blocks))
     assert found.evidence["observed"] == 5
     assert found.evidence["layers"] == [f"block_{i}/value" for i in range(5)]
-    assert "block_0/value and 4 more start with the numbers of block_0/key and 4 more" in found.message
+    assert "block_0/value and 4 more start with the same numbers as those of block_0/key and 4 more" in found.message
 
 
 # --- weights
