@@ -1,4 +1,4 @@
-"""How numbers, names and sentences of a report are written: for a terminal of 80 columns, and as markdown.
+"""Names and sentences of a report as text: for a terminal of 80 columns, and as markdown.
 
 Layer names are untrusted text: what goes into markdown is escaped here. Standard library only.
 """
@@ -6,7 +6,6 @@ Layer names are untrusted text: what goes into markdown is escaped here. Standar
 from __future__ import annotations
 
 import html
-import math
 import re
 import textwrap
 
@@ -36,23 +35,6 @@ def shorten(text: str, width: int, *, middle: bool = False) -> str:
         return text[: width - 3] + "..."
     end = (width - 3) * 2 // 3
     return text[: width - 3 - end] + "..." + text[-end:]
-
-
-def count(n: int, noun: str) -> str:
-    """`1 layer`, `2 layers`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def num(value: float) -> str:
-    """Two or three significant digits."""
-    if not math.isfinite(value):
-        return "not finite"
-    if value == 0.0:
-        return "0"
-    if 0.001 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 def escape_md(text: str) -> str:

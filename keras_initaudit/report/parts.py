@@ -9,8 +9,8 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ..records import Finding, LayerInfo, Snapshot, Statistics
-from .formatting import count, num
+from ..numerals import count, num
+from ..records import Finding, LayerInfo, Snapshot, Statistics, marked_paths
 from .svg import clean, layer_rows
 
 if TYPE_CHECKING:
@@ -22,15 +22,16 @@ LEGEND = (
     "over the weights"
 )
 MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
-HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
-"""Verdict -> its sign, and its colour."""
+"""Verdict -> its sign."""
+DIGITS = 3
+"""Of a number in a table; a sentence has two."""
 
 
 def measured(snapshot: Snapshot) -> str:
     """One line: the loss, the samples, the optimizer."""
-    said = [f"loss {num(snapshot.loss)}" if _loss_is_known(snapshot) else "loss not known"]
+    said = [f"loss {num(snapshot.loss, DIGITS)}" if _loss_is_known(snapshot) else "loss not known"]
     if snapshot.baseline_loss is not None:
-        said[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss)})"
+        said[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss, DIGITS)})"
     if snapshot.batch_size:
         said.append(count(snapshot.batch_size, "sample"))
     if snapshot.optimizer:
@@ -39,10 +40,14 @@ def measured(snapshot: Snapshot) -> str:
     return ", ".join(said)
 
 
-def rules_at(report: Report, path: str) -> list[str]:
-    """The rules whose findings name a layer."""
-    named = [f.rule for f in report.findings if f.layer == path or path in f.evidence.get("affected", ())]
-    return list(dict.fromkeys(named))
+def rules_by_path(report: Report) -> dict[str, list[str]]:
+    """Path of a row -> the rules whose findings mark it."""
+    rules: dict[str, list[str]] = {}
+    for finding in report.findings:
+        for path in marked_paths(finding):
+            if finding.rule not in rules.setdefault(path, []):
+                rules[path].append(finding.rule)
+    return rules
 
 
 def chosen(report: Report, room: int) -> list[tuple[LayerInfo, Statistics]]:
@@ -64,7 +69,9 @@ def cells(row: Statistics) -> list[str]:
     """The numbers of a layer, as its line in the table has them."""
     values = (row.activation_rms, row.activation_spread, row.backward_rms, row.weight_rms, row.update_log10)
     broken = (row.activation_nonfinite > 0.0, False, row.backward_nonfinite > 0.0, row.weight_nonfinite > 0.0, False)
-    return ["not finite" if bad else "" if math.isnan(v) else num(v) for v, bad in zip(values, broken, strict=True)]
+    return [
+        "not finite" if bad else "" if math.isnan(v) else num(v, DIGITS) for v, bad in zip(values, broken, strict=True)
+    ]
 
 
 def _loss_is_known(snapshot: Snapshot) -> bool:

@@ -11,28 +11,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..numerals import count
 from ..records import (
     COLUMNS,
     Finding,
     Snapshot,
     Verdict,
+    as_bad_as,
     dumps,
     finding_from_json,
     snapshot_from_json,
     to_jsonable,
+    verdict_of,
 )
-from .formatting import count
 from .html import html
 from .markdown import markdown
-from .parts import rules_at
+from .parts import rules_by_path
 from .svg import clean, layer_rows
 from .text import text
 
 SCHEMA = "keras_initaudit.report"
 VERSION = 1
 """Of the JSON form. Fields may be added under one version; a change of meaning gets another."""
-
-_AS_BAD_AS: Mapping[str, tuple[Verdict, ...]] = {"warning": ("warning", "bad"), "bad": ("bad",)}
 
 
 class BadInitializationError(Exception):
@@ -78,11 +78,10 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """That of the worst finding; `"healthy"` where there is none."""
-        severities = {finding.severity for finding in self.findings}
-        return "bad" if "bad" in severities else "warning" if severities else "healthy"
+        return verdict_of(self.findings)
 
     def raise_for_verdict(self, verdict: Literal["warning", "bad"] = "bad") -> Report:
-        """Raises where the verdict is as bad as this one; for a test of one's own.
+        """Raises where the verdict is this one or worse; for the tests of a program.
 
         Args:
             verdict: `"bad"`, or `"warning"` for warnings too.
@@ -98,9 +97,9 @@ class Report:
             >>> Report(Snapshot(0, (), ())).raise_for_verdict("warning").verdict
             'healthy'
         """
-        if verdict not in _AS_BAD_AS:
+        if verdict not in ("warning", "bad"):
             raise ValueError(f'verdict must be "warning" or "bad", got {verdict!r}')
-        if self.verdict in _AS_BAD_AS[verdict]:
+        if as_bad_as(self.verdict, verdict):
             raise BadInitializationError(self)
         return self
 
@@ -117,6 +116,7 @@ class Report:
     @property
     def layers(self) -> tuple[dict[str, Any], ...]:
         """A row for each layer: its path, kind, activation, statistics and the rules that name it."""
+        rules = rules_by_path(self)
         return tuple(
             {
                 "path": info.path,
@@ -124,7 +124,7 @@ class Report:
                 "kind": info.kind,
                 "activation": info.activation,
                 **{name: getattr(row, name) for name in COLUMNS},
-                "findings": rules_at(self, info.path),
+                "findings": rules.get(info.path, []),
             }
             for info, row in layer_rows(self.snapshot)
         )

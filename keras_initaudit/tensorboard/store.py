@@ -1,7 +1,7 @@
-"""What the tab knows of a log: headers, audits, tables and histograms, through TensorBoard's data provider.
+"""The data of the tab: headers, audits, tables and histograms of a log, through TensorBoard's data provider.
 
-The provider hides where the log lies and which loader reads it. What was read is kept until the run has a newer audit:
-a table of a deep network over many audits is tens of megabytes, and each request wants a few columns of it.
+The provider hides where the log is and which loader reads it. What was read is kept until the run has a newer audit:
+a table of a deep network over many audits is tens of megabytes, and each request asks for a few columns of it.
 """
 
 from __future__ import annotations
