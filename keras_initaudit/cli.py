@@ -345,12 +345,12 @@ def _activation(text: str, as_json: bool) -> int:
         variance = f"{start['sigma_w'] ** 2:.4g} / fan_in"
         print(f"{start['initializer'].ljust(width)}  {variance.ljust(23)}  {_depth(start['depth_scale'])}")
     print(
-        "\nIn a plain chain of equally wide layers without biases: in so many layers, what tells two inputs apart, or\n"
-        "what they have in common, falls to 1 / e. Such a chain trains up to a few times that depth."
+        "\nIn a plain chain of equally wide layers without biases: in so many layers, the difference of two inputs,\n"
+        "or what they have in common, falls to 1 / e. Such a chain trains up to a few times that depth."
     )
     return OK
 
 
 def _depth(layers: float | None) -> str:
-    # The fixed point is known to some nine digits: beyond 1e6 layers it cannot be told from the edge of chaos.
+    # The fixed point is known to some nine digits: beyond 1e6 layers it cannot be distinguished from the edge of chaos.
     return "none: it grows without bound" if layers is None else "any number" if layers > 1e6 else f"{layers:.1f}"

@@ -23,12 +23,12 @@ def num(value: float, digits: int = 2) -> str:
         return "not finite"
     if value == 0.0:
         return "0"
-    if 0.01 <= abs(value) < 1e4:
-        exponent = int(f"{value * _UP:.{digits - 1}e}".split("e")[1])
-        text = f"{value * _UP:.{max(0, digits - 1 - exponent)}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, power = f"{value * _UP:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(power)}"
+    if int(power) < -2 or abs(value) >= 1e4:
+        return f"{mantissa.removesuffix('.0')}e{int(power)}"
+    exponent = int(f"{value * _UP:.{digits - 1}e}".split("e")[1])
+    text = f"{value * _UP:.{max(0, digits - 1 - exponent)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def percent(fraction: float) -> str:

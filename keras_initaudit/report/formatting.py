@@ -38,7 +38,7 @@ def shorten(text: str, width: int, *, middle: bool = False) -> str:
 
 
 def escape_md(text: str) -> str:
-    """Untrusted text as markdown that means nothing but itself."""
+    """Untrusted text as markdown, shown as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(clean(text), quote=False))
 
 
@@ -51,6 +51,6 @@ def code_md(text: str | None) -> str:
 
 
 def fence(code: str) -> str:
-    """The back-quotes that fence `code` in, whatever it holds."""
+    """The back-quotes around a block of `code`: more than it holds in a row."""
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     return "`" * max(3, longest + 1)

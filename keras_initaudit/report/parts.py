@@ -1,6 +1,6 @@
-"""What all forms of a report show alike: which layers, their numbers, and what a finding is called.
+"""Parts that all forms of a report share: which layers are shown, their numbers, and the titles of findings.
 
-Nothing is decided here, and no form is known; names of layers are untrusted text, which each form escapes.
+Names of layers are untrusted text, which each form escapes.
 """
 
 from __future__ import annotations
@@ -75,19 +75,19 @@ def cells(row: Statistics) -> list[str]:
 
 
 def _loss_is_known(snapshot: Snapshot) -> bool:
-    """NaN stands for a loss that the training step does not show, unless there is another sign of NaN."""
+    """False where the loss is NaN, and nothing else is: the training step does not show its loss then."""
     broken = any(row.activation_nonfinite > 0.0 or row.backward_nonfinite > 0.0 for row in snapshot.statistics)
     return broken or not math.isnan(snapshot.loss)
 
 
 def since(finding: Finding, step: int) -> str:
-    """When a finding was made, where the report is of a later step: its numbers are not those of the table."""
+    """The step of a finding where the report is of a later one: its numbers are not those of the table."""
     made = finding.evidence.get("step", 0)
     return "" if made == step else f" at step {made}"
 
 
 def title(finding: Finding, step: int) -> str:
-    """What a finding is called, in plain text."""
+    """The title of a finding, in plain text."""
     where = f" at {clean(finding.layer)}" if finding.layer else ""
     return f"{finding.severity}{since(finding, step)}: {finding.rule}{where}"
 
@@ -95,14 +95,14 @@ def title(finding: Finding, step: int) -> str:
 def leads_to(finding: Finding) -> str:
     """A sentence on what follows from a finding; empty where nothing does."""
     if finding.evidence.get("origin") == "data":
-        return ""  # all that is measured behind it is an echo
+        return ""  # what is measured in the layers after it follows from the data
     rules = dict.fromkeys(str(c["rule"]) for c in finding.evidence.get("consequences", ()))
     return f" It leads to {', '.join(rules)}." if rules else ""
 
 
 def remedy_title(finding: Finding) -> str:
-    """What stands above a remedy: which layers it is for."""
-    # A kernel of a layer (`lstm/recurrent_kernel`) has a row of its own, and is mended by an argument of the layer.
+    """The line above a remedy: the layers that it changes."""
+    # A kernel of a layer (`lstm/recurrent_kernel`) has its own row; the remedy changes an argument of the layer.
     layers = list(dict.fromkeys(re.sub(r"/\w*kernel$", "", path) for path in finding.evidence.get("layers", ())))
     remedy = finding.remedy or ""
     if not layers or re.search(r"\bmodel\b", remedy) or "preprocessing" in remedy:

@@ -1,7 +1,7 @@
-"""`Report`: what one audit saw and found, its verdict, and JSON both ways; each other form has a module of its own.
+"""`Report`: the result of one audit, its verdict, and JSON both ways; each other form has its own module.
 
-The headline comes first, then what is wrong, worst first, each with its remedy, then the layers. It shows and does not
-decide: the findings are made elsewhere. Needs no Keras.
+The headline comes first, then the findings, worst first, each with its remedy, then the layers. The findings are made
+elsewhere. Needs no Keras.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VERSION = 1
 
 
 class BadInitializationError(Exception):
-    """A verdict that is as bad as was asked for: its text is the report.
+    """Raised for a verdict that is as bad as the given one: its text is the report.
 
     `InitAudit(on_finding="raise")` raises it, before the first update where the fault can be seen there, and
     `Report.raise_for_verdict`.
@@ -55,12 +55,12 @@ class BadInitializationError(Exception):
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What one audit saw and found.
+    """The result of one audit.
 
     Args:
         snapshot: The last audit: every layer at one step.
-        findings: What is wrong so far, worst first.
-        ignored: What was found and is meant, by the `ignore=` of the audit: it costs no verdict.
+        findings: The findings so far, worst first.
+        ignored: The findings that the `ignore=` of the audit names: they do not count for the verdict.
 
     Example:
         >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
@@ -174,10 +174,10 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str | bytes | Mapping[str, Any]) -> Report:
-        """The report behind what `to_json` wrote, or behind that text already parsed.
+        """The report that `to_json` wrote, from its text or from that text already parsed.
 
         Raises:
-            ValueError: It is no such text, or of a version that this release does not know.
+            ValueError: It is no such text, or has a version that this release does not know.
         """
         try:
             data = text if isinstance(text, Mapping) else json.loads(text)
@@ -208,7 +208,7 @@ class Report:
 
 
 def _at_fault(finding: Finding) -> str:
-    """What a bad finding speaks of: not every bad start is one of the weights."""
+    """What is at fault in a bad finding: not every bad start is one of the weights."""
     if finding.rule == "input-scale" or finding.evidence.get("origin") == "data":
         return "data"
     if finding.rule == "update-ratio":

@@ -1,4 +1,4 @@
-"""The depth profile as a picture: the rms of signal and gradient by layer, as inline SVG without a script.
+"""The depth profile of a report: the rms of signal and gradient by layer, as inline SVG without a script.
 
 Layer names are untrusted text: `clean` takes control characters out, and what goes into markup is escaped here.
 """

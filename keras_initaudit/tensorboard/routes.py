@@ -50,7 +50,7 @@ Answer = Callable[[wrappers.Request, Source], werkzeug.Response]
 
 
 class BadRequestError(ValueError):
-    """A parameter that cannot be answered; the message is shown to whoever asked."""
+    """A parameter that cannot be answered; the message is the answer."""
 
 
 class InitAuditTab(base_plugin.TBPlugin):

@@ -16,14 +16,11 @@ export function power(exponent) {
 export function num(value, digits = 2) {
   if (!Number.isFinite(value)) return "not finite";
   if (value === 0) return "0";
-  const magnitude = Math.abs(value);
-  if (magnitude >= 0.01 && magnitude < 1e4) {
-    const exponent = Number((value * UP).toExponential(digits - 1).split("e")[1]);
-    const text = (value * UP).toFixed(Math.max(0, digits - 1 - exponent));
-    return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
-  }
   const [mantissa, power] = (value * UP).toExponential(1).split("e");
-  return `${mantissa.replace(/\.0$/, "")}e${Number(power)}`;
+  if (power < -2 || Math.abs(value) >= 1e4) return `${mantissa.replace(/\.0$/, "")}e${Number(power)}`;
+  const exponent = Number((value * UP).toExponential(digits - 1).split("e")[1]);
+  const text = (value * UP).toFixed(Math.max(0, digits - 1 - exponent));
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 
 /** A fraction as a percentage that says 100 % only when it is all of it. */

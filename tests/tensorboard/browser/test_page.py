@@ -253,7 +253,21 @@ def numbers():
     edges = [m * 10.0**e for e in range(-12, 13) for m in (1, 1.05, 1.5, 9.949, 9.95, 9.951, 9.995, 9.9951, 9.99999)]
     ties = [k / 2**n for n in range(1, 9) for k in range(1, 300, 2)] + [float(500 * k) for k in range(1, 400)]
     single = rng.lognormal(0, 20, 3000).astype(np.float32).astype(float)  # as the log has them
-    found = [0.0, 5e-324, 1e300, 0.01, 0.00999999, 9999.5, 1e4, *edges, *ties, *single, *rng.lognormal(0, 5, 3000)]
+    found = [
+        0.0,
+        5e-324,
+        1e300,
+        0.01,
+        0.00999999977,
+        0.00996,
+        0.00994,
+        9999.5,
+        1e4,
+        *edges,
+        *ties,
+        *single,
+        *rng.lognormal(0, 5, 3000),
+    ]
     return [*found, *(-value for value in found)]
 
 
