@@ -1,93 +1,56 @@
-"""Weight initializers for Keras 3, and an audit that says early, by name and with the remedy, that a start is bad.
+"""Weight initializers for Keras 3, and an audit that finds a bad start early: which layer, by how much, the remedy.
 
-The public names are resolved when they are first used (PEP 562): TensorBoard loads this package at its own start to
-find the tab, and must pay for neither Keras nor TensorFlow there. The initializers are registered with Keras as soon as
-Keras itself is imported, before or after this package, so that a saved model loads without another line.
+A public name is imported when it is first used (PEP 562): TensorBoard loads this package when it starts, to find the
+tab, and must import neither Keras nor TensorFlow for it. The initializers are registered with Keras as soon as Keras
+itself is imported, before or after this package, so that a saved model loads without another line.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import wrapt
 
-if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
-    from .auditing import audit as audit
-    from .callback import InitAudit as InitAudit
-    from .diagnosis import Thresholds as Thresholds
-    from .initializers import ICNR as ICNR
-    from .initializers import DeltaOrthogonal as DeltaOrthogonal
-    from .initializers import DepthScaled as DepthScaled
-    from .initializers import GlorotNormal as GlorotNormal
-    from .initializers import GlorotUniform as GlorotUniform
-    from .initializers import HeNormal as HeNormal
-    from .initializers import HeUniform as HeUniform
-    from .initializers import Identity as Identity
-    from .initializers import KaimingNormal as KaimingNormal
-    from .initializers import KaimingUniform as KaimingUniform
-    from .initializers import LeCunNormal as LeCunNormal
-    from .initializers import LeCunUniform as LeCunUniform
-    from .initializers import Orthogonal as Orthogonal
-    from .initializers import RandomNormal as RandomNormal
-    from .initializers import RandomUniform as RandomUniform
-    from .initializers import Sparse as Sparse
-    from .initializers import TruncatedNormal as TruncatedNormal
-    from .initializers import VarianceScaling as VarianceScaling
-    from .initializers import XavierNormal as XavierNormal
-    from .initializers import XavierUniform as XavierUniform
-    from .initializers import Zeros as Zeros
-    from .layers.catalogue import fans as fans
-    from .records import Finding as Finding
-    from .remedies.initialization import initialize as initialize
-    from .remedies.initialization import recommend as recommend
-    from .report import BadInitializationError as BadInitializationError
-    from .report import Report as Report
-    from .theory.chaos import critical_point as critical_point
-    from .theory.chaos import depth_scale as depth_scale
-    from .theory.gains import gain as gain
-
 __version__ = "0.1.0"
 
-_INITIALIZERS = (
-    "Zeros",
-    "RandomNormal",
-    "RandomUniform",
-    "TruncatedNormal",
-    "VarianceScaling",
-    "GlorotNormal",
-    "GlorotUniform",
-    "HeNormal",
-    "HeUniform",
-    "LeCunNormal",
-    "LeCunUniform",
-    "Orthogonal",
-    "DeltaOrthogonal",
-    "Identity",
-    "Sparse",
-    "ICNR",
-    "DepthScaled",
-    "XavierNormal",
-    "XavierUniform",
-    "KaimingNormal",
-    "KaimingUniform",
-)
-
-_HOME = {
-    **dict.fromkeys(_INITIALIZERS, "initializers"),
-    "gain": "theory.gains",
-    "critical_point": "theory.chaos",
-    "depth_scale": "theory.chaos",
-    "fans": "layers.catalogue",
-    "recommend": "remedies.initialization",
-    "initialize": "remedies.initialization",
-    "InitAudit": "callback",
-    "BadInitializationError": "report",
-    "audit": "auditing",
-    "Report": "report",
-    "Finding": "records",
-    "Thresholds": "diagnosis",
+_PUBLIC = {
+    "auditing": ("audit",),
+    "callback": ("InitAudit",),
+    "diagnosis": ("Thresholds",),
+    "initializers": (
+        "ICNR",
+        "DeltaOrthogonal",
+        "DepthScaled",
+        "GlorotNormal",
+        "GlorotUniform",
+        "HeNormal",
+        "HeUniform",
+        "Identity",
+        "KaimingNormal",
+        "KaimingUniform",
+        "LeCunNormal",
+        "LeCunUniform",
+        "Orthogonal",
+        "RandomNormal",
+        "RandomUniform",
+        "Sparse",
+        "TruncatedNormal",
+        "VarianceScaling",
+        "XavierNormal",
+        "XavierUniform",
+        "Zeros",
+    ),
+    "layers.catalogue": ("fans",),
+    "records": ("Finding",),
+    "remedies.initialization": ("initialize", "recommend"),
+    "report": ("BadInitializationError", "Report"),
+    "theory.chaos": ("critical_point", "depth_scale"),
+    "theory.gains": ("gain",),
 }
+"""Module -> its public names. Type checkers do not run `__getattr__`: they read `__init__.pyi`, which
+`REWRITE_STUB=1 pytest tests/test_architecture.py` makes from this table."""
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = sorted(_HOME)
 

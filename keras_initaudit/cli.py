@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .records import as_bad_as
+
 if TYPE_CHECKING:
     from .diagnosis import Thresholds
     from .report import Report
@@ -40,7 +42,7 @@ _SCHEMES = (
 
 
 class _CommandError(Exception):
-    """What ends a command with status 2: its text says what was wrong and how to mend it."""
+    """Ends a command with status 2: its text says what was wrong and how to correct it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "schemes":
             return _schemes(given.json) if given.activation is None else _activation(given.activation, given.json)
         reports = _audited(given) if given.command == "audit" else _logged(given)
-        return _told(reports, given)
+        return _print_reports(reports, given)
     except _CommandError as error:
         print(f"keras-initaudit: {error}", file=sys.stderr)
         return USAGE
@@ -260,15 +262,17 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
         # What was tried while the model was there stays so: a remedy that was proven, one that was found to be none.
         tried = {(f.rule, f.layer): f for found in run.findings for f in found}
         findings = tuple(
-            dataclasses.replace(f, remedy=told.remedy, action=told.action, proof=told.proof) if told is not None else f
+            f
+            if logged is None
+            else dataclasses.replace(f, remedy=logged.remedy, action=logged.action, proof=logged.proof)
             for f in diagnose(run.snapshots, thresholds)
-            for told in [tried.get((f.rule, f.layer))]
+            for logged in [tried.get((f.rule, f.layer))]
         )
         reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore))))
     return reports
 
 
-def _told(reports: list[tuple[str, Report]], given: argparse.Namespace) -> int:
+def _print_reports(reports: list[tuple[str, Report]], given: argparse.Namespace) -> int:
     many = len(reports) > 1
     if given.json:
         written = [{"run": name, **json.loads(report.to_json())} for name, report in reports]
@@ -278,9 +282,8 @@ def _told(reports: list[tuple[str, Report]], given: argparse.Namespace) -> int:
             if many:
                 print(f"{'' if i == 0 else chr(10)}{'# ' if given.markdown else ''}{name}\n")
             print(report.to_markdown() if given.markdown else report.text())
-    verdicts = {report.verdict for _, report in reports}
-    severe = {"bad"} if given.fail_on == "bad" else {"bad", "warning"}
-    return FOUND if given.fail_on and verdicts & severe else OK
+    failed = given.fail_on and any(as_bad_as(report.verdict, given.fail_on) for _, report in reports)
+    return FOUND if failed else OK
 
 
 def _schemes(as_json: bool) -> int:
@@ -345,12 +348,12 @@ def _activation(text: str, as_json: bool) -> int:
         variance = f"{start['sigma_w'] ** 2:.4g} / fan_in"
         print(f"{start['initializer'].ljust(width)}  {variance.ljust(23)}  {_depth(start['depth_scale'])}")
     print(
-        "\nIn a plain chain of equally wide layers without biases: in so many layers, what tells two inputs apart, or\n"
-        "what they have in common, falls to 1 / e. Such a chain trains up to a few times that depth."
+        "\nIn a plain chain of equally wide layers without biases: in so many layers, the difference of two inputs,\n"
+        "or what they have in common, falls to 1 / e. Such a chain trains up to a few times that depth."
     )
     return OK
 
 
 def _depth(layers: float | None) -> str:
-    # The fixed point is known to some nine digits: beyond 1e6 layers it cannot be told from the edge of chaos.
+    # The fixed point is known to some nine digits: beyond 1e6 layers it cannot be distinguished from the edge of chaos.
     return "none: it grows without bound" if layers is None else "any number" if layers > 1e6 else f"{layers:.1f}"

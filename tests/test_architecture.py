@@ -1,6 +1,7 @@
 """The house: which room may know which, what an import costs, what is public. With proof that each check can fail."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +14,17 @@ PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
 ROOMS = {
     "records": ((), ()),
     "flow": (("records",), ()),
+    "numerals": ((), ()),
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
     "initializers": (("theory",), ("keras", "numpy")),
     "observe": (("records", "layers", "theory"), ("keras", "numpy")),
-    "diagnosis": (("records", "flow"), ()),
+    "diagnosis": (("records", "flow", "numerals"), ()),
     "remedies": (
         ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
-    "report": (("records", "flow"), ()),
+    "report": (("records", "flow", "numerals"), ()),
     "tensorboard": (("records", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (("records", "auditing", "observe", "diagnosis", "report", "tensorboard"), ("keras",)),
@@ -31,11 +33,8 @@ ROOMS = {
         ("keras", "numpy"),
     ),
     "__main__": (("cli",), ()),
-    # Under TYPE_CHECKING alone: what an import of the package really loads is tested below.
-    "__init__": (
-        ("records", "theory", "layers", "initializers", "auditing", "callback", "diagnosis", "remedies", "report"),
-        ("wrapt",),
-    ),
+    # Its public names are imported when they are used: what an import of the package really loads is tested below.
+    "__init__": ((), ("wrapt",)),
 }
 # Module -> what it alone may import beyond its room's: the engine of each backend.
 ALONE = {"keras_initaudit.observe.engines.tensorflow": ("tensorflow",)}
@@ -164,13 +163,21 @@ print(type(model.layers[0].kernel_initializer).__module__, type(model.layers[0].
     assert name == "HeNormal"
 
 
-def test_type_checkers_are_told_the_same_names_as_the_table():
+def stub(public):
+    """The text of `__init__.pyi`: the names of the table as type checkers take them, each under its own name."""
+    lines = [f"from .{module} import {name} as {name}" for module, names in public.items() for name in names]
+    head = "# Made from the table in __init__.py: REWRITE_STUB=1 pytest tests/test_architecture.py"
+    return "\n".join([head, *lines, "", "__version__: str", "__all__: list[str]", ""])
+
+
+def test_type_checkers_read_the_names_of_the_table():
     import keras_initaudit
 
-    tree = ast.parse(MODULES["keras_initaudit.__init__"].read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    told = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert told == keras_initaudit._HOME
+    path = PACKAGE / "__init__.pyi"
+    if os.environ.get("REWRITE_STUB"):
+        path.write_text(stub(keras_initaudit._PUBLIC))
+    assert path.read_text() == stub(keras_initaudit._PUBLIC)
+    assert path.read_text() != stub({**keras_initaudit._PUBLIC, "records": ("Snapshot",)})
 
 
 def test_every_public_name_resolves_and_unknown_ones_do_not():

@@ -1,4 +1,4 @@
-"""The JSON form of what an audit sees and says: whatever a field holds survives the way there and back.
+"""The records: verdict and marked rows of findings, and the JSON form: what a field holds survives a round trip.
 
 The values are drawn by the annotation of each field, so that a field that is added later is tested without a change.
 """
@@ -18,15 +18,23 @@ import pytest
 
 from keras_initaudit.records import (
     COLUMNS,
+    SCALARS,
+    VERDICTS,
     Finding,
     LayerInfo,
     Snapshot,
     Statistics,
+    Verdict,
+    as_bad_as,
     dumps,
     finding_from_json,
     layer_from_json,
+    marked_paths,
+    scalars,
     snapshot_from_json,
+    snapshot_without_rows,
     to_jsonable,
+    verdict_of,
 )
 from keras_initaudit.records.remedies import REMEDIES, Remedy
 from keras_initaudit.report import Report
@@ -117,6 +125,39 @@ def test_the_log_keeps_every_field_of_a_snapshot_and_its_findings(tmp_path: Any)
         assert run.problems == ()
         assert_same(run.snapshots[0], made)
         assert_same(run.findings[0], findings)
+
+
+def test_the_verdict_is_the_worst_severity() -> None:
+    def found(*severities: Any) -> list[Finding]:
+        return [Finding("rule", severity, None, "") for severity in severities]
+
+    assert verdict_of(found()) == "healthy"
+    assert verdict_of(found("warning")) == "warning"
+    assert verdict_of(found("warning", "bad", "warning")) == "bad"
+    assert set(VERDICTS) == set(get_args(Verdict))
+    worse = {(one, other) for one in VERDICTS for other in VERDICTS if as_bad_as(one, other)}
+    assert worse == {(v, v) for v in VERDICTS} | {("bad", "warning"), ("bad", "healthy"), ("warning", "healthy")}
+
+
+def test_a_finding_marks_its_layer_and_the_rows_with_its_fault_and_no_others() -> None:
+    evidence = {"layers": ["lstm"], "affected": ["lstm/gates", "lstm"]}
+    assert marked_paths(Finding("saturated-units", "bad", "lstm", "", evidence)) == ("lstm", "lstm/gates")
+    assert marked_paths(Finding("a", "bad", "key", "", {"layers": ["query"], "affected": ["key"]})) == ("key",)
+    assert marked_paths(Finding("a", "bad", None, "")) == ()
+    assert marked_paths(Finding("a", "bad", "dense", "", {"affected": 3})) == ("dense",)  # a damaged log
+
+
+def test_the_scalars_of_a_snapshot_are_its_fields_beside_step_and_rows() -> None:
+    made = record(Snapshot, random.Random(5))
+    again = snapshot_without_rows(json.loads(dumps(scalars(made))))
+    assert_same(again, dataclasses.replace(made, step=0, layers=(), statistics=(), histograms={}))
+    assert set(SCALARS) == {f.name for f in dataclasses.fields(Snapshot)} - {
+        "step",
+        "layers",
+        "statistics",
+        "histograms",
+    }
+    assert_same(snapshot_without_rows({"tide": 3}), Snapshot(0, (), ()))
 
 
 def test_a_layer_may_be_called_like_a_number() -> None:

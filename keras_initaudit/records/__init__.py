@@ -12,7 +12,7 @@ import functools
 import json
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -22,6 +22,8 @@ NAN = math.nan
 
 Severity = Literal["bad", "warning"]
 Verdict = Literal["healthy", "warning", "bad"]
+VERDICTS: tuple[Verdict, ...] = ("bad", "warning", "healthy")
+"""Worst first."""
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
 Normalises = Literal["", "batch", "layer", "group", "rms", "unit", "other"]
 LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
@@ -218,9 +220,15 @@ class Snapshot:
         raise KeyError(f"no row {path!r} in this snapshot; its rows are {[layer.path for layer in self.layers]}")
 
 
+SCALARS: tuple[str, ...] = tuple(
+    f.name for f in fields(Snapshot) if f.name not in ("step", "layers", "statistics", "histograms")
+)
+"""Names of the fields of a snapshot that hold one value each, however many rows it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One cause of trouble, named once: what, where, by how much, and the code that mends it."""
+    """One cause of trouble, named once: what, where, by how much, and the code that repairs it."""
 
     rule: str
     """Slug of the rule, as `vanishing-gradient`."""
@@ -243,6 +251,28 @@ class Finding:
     def with_remedy(self, action: Remedy | None, proof: str | None = None) -> Finding:
         """The finding with another remedy, as data and as code, and its proof."""
         return dataclasses.replace(self, action=action, remedy=None if action is None else action.code, proof=proof)
+
+
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """The severity of the worst finding; `"healthy"` where there is none."""
+    severities = {finding.severity for finding in findings}
+    return "bad" if "bad" in severities else "warning" if severities else "healthy"
+
+
+def as_bad_as(verdict: Verdict, limit: Verdict) -> bool:
+    """Whether a verdict is the given one, or worse."""
+    return VERDICTS.index(verdict) <= VERDICTS.index(limit)
+
+
+def marked_paths(finding: Finding) -> tuple[str, ...]:
+    """Paths of the rows that a finding marks: the layer that it names, and those that have its fault.
+
+    The layers that its remedy changes (`evidence["layers"]`) may be others: saturated gates are a fault of the row of
+    the gates, and the remedy changes the kernel.
+    """
+    affected = finding.evidence.get("affected")
+    paths = [finding.layer, *(affected if isinstance(affected, list | tuple) else ())]
+    return tuple(dict.fromkeys(path for path in paths if isinstance(path, str)))
 
 
 def to_jsonable(value: Any) -> Any:
@@ -293,6 +323,17 @@ def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
     return snapshot
 
 
+def scalars(snapshot: Snapshot) -> dict[str, Any]:
+    """The JSON form of the `SCALARS` of a snapshot; `snapshot_without_rows` turns it back."""
+    return {name: to_jsonable(getattr(snapshot, name)) for name in SCALARS}
+
+
+def snapshot_without_rows(data: Mapping[str, Any]) -> Snapshot:
+    """A snapshot of step 0 with the `SCALARS` that `data` holds, and the default values of the others."""
+    known = {name: data[name] for name in SCALARS if name in data}
+    return snapshot_from_json({"step": 0, "layers": (), "statistics": (), **known})
+
+
 def dumps(value: Any) -> str:
     """`value` as one line of standard JSON."""
     return json.dumps(to_jsonable(value), allow_nan=False)
@@ -339,25 +380,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return number(value) if isinstance(value, str) and value in _NUMBERS else value
-
-
-__all__: list[str] = [
-    "COLUMNS",
-    "HISTOGRAM_KINDS",
-    "Finding",
-    "Histogram",
-    "LayerInfo",
-    "LossKind",
-    "Normalises",
-    "Role",
-    "Severity",
-    "Snapshot",
-    "Statistics",
-    "Verdict",
-    "dumps",
-    "finding_from_json",
-    "layer_from_json",
-    "number",
-    "snapshot_from_json",
-    "to_jsonable",
-]

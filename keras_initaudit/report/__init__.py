@@ -1,7 +1,8 @@
-"""What a person reads: one report in its forms, text, markdown, HTML with a picture, and JSON."""
+"""The report of an audit: text, markdown, HTML with a picture, and JSON."""
 
 from __future__ import annotations
 
 from .report import SCHEMA, VERSION, BadInitializationError, Report
+from .svg import BAND
 
-__all__ = ["SCHEMA", "VERSION", "BadInitializationError", "Report"]
+__all__ = ["BAND", "SCHEMA", "VERSION", "BadInitializationError", "Report"]

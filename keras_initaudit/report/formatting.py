@@ -1,4 +1,4 @@
-"""How numbers, names and sentences of a report are written: for a terminal of 80 columns, and as markdown.
+"""Names and sentences of a report as text: for a terminal of 80 columns, and as markdown.
 
 Layer names are untrusted text: what goes into markdown is escaped here. Standard library only.
 """
@@ -6,7 +6,6 @@ Layer names are untrusted text: what goes into markdown is escaped here. Standar
 from __future__ import annotations
 
 import html
-import math
 import re
 import textwrap
 
@@ -38,25 +37,8 @@ def shorten(text: str, width: int, *, middle: bool = False) -> str:
     return text[: width - 3 - end] + "..." + text[-end:]
 
 
-def count(n: int, noun: str) -> str:
-    """`1 layer`, `2 layers`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def num(value: float) -> str:
-    """Two or three significant digits."""
-    if not math.isfinite(value):
-        return "not finite"
-    if value == 0.0:
-        return "0"
-    if 0.001 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 def escape_md(text: str) -> str:
-    """Untrusted text as markdown that means nothing but itself."""
+    """Untrusted text as markdown, shown as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(clean(text), quote=False))
 
 
@@ -69,6 +51,6 @@ def code_md(text: str | None) -> str:
 
 
 def fence(code: str) -> str:
-    """The back-quotes that fence `code` in, whatever it holds."""
+    """The back-quotes around a block of `code`: more than it holds in a row."""
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     return "`" * max(3, longest + 1)

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..records import Finding
-from . import parts
+from . import colours, parts
 from .formatting import sentence
 from .svg import clean, profile_svg
 
@@ -18,7 +18,7 @@ _TABLE_ROWS = 40
 
 def html(report: Report) -> str:
     """See `Report._repr_html_`."""
-    colour = parts.HEX[report.verdict]
+    colour = colours.VERDICT[report.verdict]
     made = [
         f'<div style="font-family:system-ui,sans-serif;max-width:60em;border-left:4px solid {colour};'
         'padding-left:12px">',
@@ -33,12 +33,11 @@ def html(report: Report) -> str:
 
 
 def _table(report: Report) -> str:
-    rows = []
+    rules, rows = parts.rules_by_path(report), []
     for info, row in parts.chosen(report, _TABLE_ROWS):
-        rules = ", ".join(parts.rules_at(report, info.path))
         numbers = "".join(f'<td style="text-align:right">{cell}</td>' for cell in parts.cells(row))
-        name = escape(clean(info.path))
-        rows.append(f'<tr><td style="text-align:left">{name}</td>{numbers}<td>{escape(rules)}</td></tr>')
+        name, found = escape(clean(info.path)), escape(", ".join(rules.get(info.path, ())))
+        rows.append(f'<tr><td style="text-align:left">{name}</td>{numbers}<td>{found}</td></tr>')
     head = "".join(f"<th>{name}</th>" for name in parts.HEADERS)
     caption = f'<caption style="caption-side:bottom;font-size:.85em">{parts.LEGEND}</caption>'
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
@@ -48,7 +47,7 @@ def _finding_html(finding: Finding, step: int) -> str:
     where = f" at <code>{escape(clean(finding.layer))}</code>" if finding.layer else ""
     text = escape(sentence(clean(finding.message)) + clean(parts.leads_to(finding)))
     severity = f"{parts.MARK[finding.severity]} {finding.severity}{parts.since(finding, step)}"
-    severity = f'<span style="color:{parts.HEX[finding.severity]}">{severity}</span>'
+    severity = f'<span style="color:{colours.VERDICT[finding.severity]}">{severity}</span>'
     made = [
         '<div style="margin:.7em 0">'
         f'<div style="font-weight:600">{severity}: {escape(finding.rule)}{where}</div><div>{text}</div>'

@@ -38,10 +38,10 @@ def markdown(report: Report) -> str:
     for finding in report.ignored:
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
         lines.append(f"- ignored {finding.severity}{parts.since(finding, report.step)}: {finding.rule}{where}")
-    chosen = parts.chosen(report, _TABLE_ROWS)
+    chosen, rules = parts.chosen(report, _TABLE_ROWS), parts.rules_by_path(report)
     if chosen:
         lines += ["", f"| {' | '.join(parts.HEADERS)} |", "|---|" + "---:|" * (len(parts.HEADERS) - 2) + "---|"]
         for info, row in chosen:
-            cells = [code_md(info.path), *parts.cells(row), ", ".join(parts.rules_at(report, info.path))]
+            cells = [code_md(info.path), *parts.cells(row), ", ".join(rules.get(info.path, ()))]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
-"""What all forms of a report show alike: which layers, their numbers, and what a finding is called.
+"""Parts that all forms of a report share: which layers are shown, their numbers, and the titles of findings.
 
-Nothing is decided here, and no form is known; names of layers are untrusted text, which each form escapes.
+Names of layers are untrusted text, which each form escapes.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ..records import Finding, LayerInfo, Snapshot, Statistics
+from ..numerals import count, num
+from ..records import Finding, LayerInfo, Snapshot, Statistics, marked_paths
 from ..records.remedies import Reinitialize, SetBias
-from .formatting import count, num
 from .svg import clean, layer_rows
 
 if TYPE_CHECKING:
@@ -23,15 +23,16 @@ LEGEND = (
     "over the weights"
 )
 MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
-HEX = {"bad": "#c5221f", "warning": "#b06000", "healthy": "#188038"}
-"""Verdict -> its sign, and its colour."""
+"""Verdict -> its sign."""
+DIGITS = 3
+"""Of a number in a table; a sentence has two."""
 
 
 def measured(snapshot: Snapshot) -> str:
     """One line: the loss, the samples, the optimizer."""
-    said = [f"loss {num(snapshot.loss)}" if _loss_is_known(snapshot) else "loss not known"]
+    said = [f"loss {num(snapshot.loss, DIGITS)}" if _loss_is_known(snapshot) else "loss not known"]
     if snapshot.baseline_loss is not None:
-        said[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss)})"
+        said[0] += f" (a model that knows nothing: {num(snapshot.baseline_loss, DIGITS)})"
     if snapshot.batch_size:
         said.append(count(snapshot.batch_size, "sample"))
     if snapshot.optimizer:
@@ -40,10 +41,14 @@ def measured(snapshot: Snapshot) -> str:
     return ", ".join(said)
 
 
-def rules_at(report: Report, path: str) -> list[str]:
-    """The rules whose findings name a layer."""
-    named = [f.rule for f in report.findings if f.layer == path or path in f.evidence.get("affected", ())]
-    return list(dict.fromkeys(named))
+def rules_by_path(report: Report) -> dict[str, list[str]]:
+    """Path of a row -> the rules whose findings mark it."""
+    rules: dict[str, list[str]] = {}
+    for finding in report.findings:
+        for path in marked_paths(finding):
+            if finding.rule not in rules.setdefault(path, []):
+                rules[path].append(finding.rule)
+    return rules
 
 
 def chosen(report: Report, room: int) -> list[tuple[LayerInfo, Statistics]]:
@@ -65,23 +70,25 @@ def cells(row: Statistics) -> list[str]:
     """The numbers of a layer, as its line in the table has them."""
     values = (row.activation_rms, row.activation_spread, row.backward_rms, row.weight_rms, row.update_log10)
     broken = (row.activation_nonfinite > 0.0, False, row.backward_nonfinite > 0.0, row.weight_nonfinite > 0.0, False)
-    return ["not finite" if bad else "" if math.isnan(v) else num(v) for v, bad in zip(values, broken, strict=True)]
+    return [
+        "not finite" if bad else "" if math.isnan(v) else num(v, DIGITS) for v, bad in zip(values, broken, strict=True)
+    ]
 
 
 def _loss_is_known(snapshot: Snapshot) -> bool:
-    """NaN stands for a loss that the training step does not show, unless there is another sign of NaN."""
+    """False where the loss is NaN, and nothing else is: the training step does not show its loss then."""
     broken = any(row.activation_nonfinite > 0.0 or row.backward_nonfinite > 0.0 for row in snapshot.statistics)
     return broken or not math.isnan(snapshot.loss)
 
 
 def since(finding: Finding, step: int) -> str:
-    """When a finding was made, where the report is of a later step: its numbers are not those of the table."""
+    """The step of a finding where the report is of a later one: its numbers are not those of the table."""
     made = finding.evidence.get("step", 0)
     return "" if made == step else f" at step {made}"
 
 
 def title(finding: Finding, step: int) -> str:
-    """What a finding is called, in plain text."""
+    """The title of a finding, in plain text."""
     where = f" at {clean(finding.layer)}" if finding.layer else ""
     return f"{finding.severity}{since(finding, step)}: {finding.rule}{where}"
 
@@ -89,13 +96,13 @@ def title(finding: Finding, step: int) -> str:
 def leads_to(finding: Finding) -> str:
     """A sentence on what follows from a finding; empty where nothing does."""
     if finding.evidence.get("origin") == "data":
-        return ""  # all that is measured behind it is an echo
+        return ""  # what is measured in the layers after it follows from the data
     rules = dict.fromkeys(str(c["rule"]) for c in finding.evidence.get("consequences", ()))
     return f" It leads to {', '.join(rules)}." if rules else ""
 
 
 def remedy_title(finding: Finding) -> str:
-    """What stands above a remedy: which layers it is for."""
+    """The line above a remedy: the layers that it changes."""
     if not isinstance(finding.action, Reinitialize | SetBias):
         return "Remedy:"
     # A kernel of a layer (`lstm/recurrent_kernel`) has a row of its own, and an argument of the layer starts it.

@@ -1,7 +1,7 @@
-"""`Report`: what one audit saw and found, its verdict, and JSON both ways; each other form has a module of its own.
+"""`Report`: the result of one audit, its verdict, and JSON both ways; each other form has its own module.
 
-The headline comes first, then what is wrong, worst first, each with its remedy, then the layers. It shows and does not
-decide: the findings are made elsewhere. Needs no Keras.
+The headline comes first, then the findings, worst first, each with its remedy, then the layers. The findings are made
+elsewhere. Needs no Keras.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..numerals import count
 from ..records import (
     COLUMNS,
     Finding,
     Snapshot,
     Verdict,
+    as_bad_as,
     dumps,
     finding_from_json,
     snapshot_from_json,
     to_jsonable,
+    verdict_of,
 )
-from .formatting import count
 from .html import html
 from .markdown import markdown
-from .parts import rules_at
+from .parts import rules_by_path
 from .svg import clean, layer_rows
 from .text import text
 
@@ -32,11 +34,9 @@ SCHEMA = "keras_initaudit.report"
 VERSION = 1
 """Of the JSON form. Fields may be added under one version; a change of meaning gets another."""
 
-_AS_BAD_AS: Mapping[str, tuple[Verdict, ...]] = {"warning": ("warning", "bad"), "bad": ("bad",)}
-
 
 class BadInitializationError(Exception):
-    """A verdict that is as bad as was asked for: its text is the report.
+    """Raised for a verdict that is as bad as the given one: its text is the report.
 
     `InitAudit(on_finding="raise")` raises it, before the first update where the fault can be seen there, and
     `Report.raise_for_verdict`.
@@ -55,12 +55,12 @@ class BadInitializationError(Exception):
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What one audit saw and found.
+    """The result of one audit.
 
     Args:
         snapshot: The last audit: every layer at one step.
-        findings: What is wrong so far, worst first.
-        ignored: What was found and is meant, by the `ignore=` of the audit: it costs no verdict.
+        findings: The findings so far, worst first.
+        ignored: The findings that the `ignore=` of the audit names: they do not count for the verdict.
 
     Example:
         >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
@@ -78,11 +78,10 @@ class Report:
     @property
     def verdict(self) -> Verdict:
         """That of the worst finding; `"healthy"` where there is none."""
-        severities = {finding.severity for finding in self.findings}
-        return "bad" if "bad" in severities else "warning" if severities else "healthy"
+        return verdict_of(self.findings)
 
     def raise_for_verdict(self, verdict: Literal["warning", "bad"] = "bad") -> Report:
-        """Raises where the verdict is as bad as this one; for a test of one's own.
+        """Raises where the verdict is this one or worse; for the tests of a program.
 
         Args:
             verdict: `"bad"`, or `"warning"` for warnings too.
@@ -98,9 +97,9 @@ class Report:
             >>> Report(Snapshot(0, (), ())).raise_for_verdict("warning").verdict
             'healthy'
         """
-        if verdict not in _AS_BAD_AS:
+        if verdict not in ("warning", "bad"):
             raise ValueError(f'verdict must be "warning" or "bad", got {verdict!r}')
-        if self.verdict in _AS_BAD_AS[verdict]:
+        if as_bad_as(self.verdict, verdict):
             raise BadInitializationError(self)
         return self
 
@@ -117,6 +116,7 @@ class Report:
     @property
     def layers(self) -> tuple[dict[str, Any], ...]:
         """A row for each layer: its path, kind, activation, statistics and the rules that name it."""
+        rules = rules_by_path(self)
         return tuple(
             {
                 "path": info.path,
@@ -124,7 +124,7 @@ class Report:
                 "kind": info.kind,
                 "activation": info.activation,
                 **{name: getattr(row, name) for name in COLUMNS},
-                "findings": rules_at(self, info.path),
+                "findings": rules.get(info.path, []),
             }
             for info, row in layer_rows(self.snapshot)
         )
@@ -174,10 +174,10 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str | bytes | Mapping[str, Any]) -> Report:
-        """The report behind what `to_json` wrote, or behind that text already parsed.
+        """The report that `to_json` wrote, from its text or from that text already parsed.
 
         Raises:
-            ValueError: It is no such text, or of a version that this release does not know.
+            ValueError: It is no such text, or has a version that this release does not know.
         """
         try:
             data = text if isinstance(text, Mapping) else json.loads(text)
@@ -208,7 +208,7 @@ class Report:
 
 
 def _at_fault(finding: Finding) -> str:
-    """What a bad finding speaks of: not every bad start is one of the weights."""
+    """What is at fault in a bad finding: not every bad start is one of the weights."""
     if finding.rule == "input-scale" or finding.evidence.get("origin") == "data":
         return "data"
     if finding.rule == "update-ratio":

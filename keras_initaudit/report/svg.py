@@ -1,4 +1,4 @@
-"""The depth profile as a picture: the scale of signal and gradient by layer, as inline SVG without a script.
+"""The depth profile of a report: the rms of signal and gradient by layer, as inline SVG without a script.
 
 Layer names are untrusted text: `clean` takes control characters out, and what goes into markup is escaped here.
 """
@@ -11,7 +11,11 @@ import re
 
 from ..flow import Flow
 from ..records import LayerInfo, Snapshot, Statistics
+from . import colours
 
+BAND = (-2.0, 2.0)
+"""Decades of an rms around 1 that need no attention: the band of every depth profile, here and on the page. The first
+finding about a signal or gradient that fades comes with two decades (`Thresholds.signal_loss_warning`)."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -33,7 +37,7 @@ def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
         for row, size in zip(rows, sizes, strict=True)
     ]
     known = [v for v in (*signal, *gradient) if v is not None and math.isfinite(v)]
-    low, high = math.floor(min([-3.0, *known])), math.ceil(max([1.0, *known]))
+    low, high = math.floor(min([BAND[0] - 1.0, *known])), math.ceil(max([BAND[1], *known]))
     left, right, top, bottom = 44.0, width - 8.0, 22.0, height - 24.0
 
     def x(i: int) -> float:
@@ -50,13 +54,14 @@ def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
             f'stroke-opacity=".15"/><text x="{left - 6}" y="{y(decade) + 4:.1f}" text-anchor="end">1e{decade}</text>'
         )
     band = (
-        f'<rect x="{left}" width="{right - left}" y="{y(1):.1f}" height="{y(-1) - y(1):.1f}" fill="#188038" '
+        f'<rect x="{left}" width="{right - left}" y="{y(BAND[1]):.1f}" '
+        f'height="{y(BAND[0]) - y(BAND[1]):.1f}" fill="{colours.VERDICT["healthy"]}" '
         'fill-opacity=".12"/>'
     )
     curves = []
     for name, values, colour, dash in (
-        ("signal", signal, "#1a73e8", ""),
-        ("gradient", gradient, "#e8710a", ' stroke-dasharray="6 3"'),
+        ("signal", signal, colours.SIGNAL, ""),
+        ("gradient", gradient, colours.GRADIENT, ' stroke-dasharray="6 3"'),
     ):
         points = [(x(i), y(v)) for i, v in enumerate(values) if v is not None and math.isfinite(v)]
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
@@ -70,8 +75,9 @@ def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
                 )
     names = [html.escape(clean(rows[i].path)) for i in (0, -1)]
     legend = (
-        f'<text x="{left}" y="12" fill="#1a73e8">signal (solid)</text>'
-        f'<text x="{left + 110}" y="12" fill="#e8710a">gradient over the last hidden layer\'s (dashed)</text>'
+        f'<text x="{left}" y="12" fill="{colours.SIGNAL}">signal (solid)</text>'
+        f'<text x="{left + 110}" y="12" fill="{colours.GRADIENT}">'
+        "gradient over the last hidden layer's (dashed)</text>"
         f'<text x="{left}" y="{height - 6}">{names[0]}</text>'
         f'<text x="{right}" y="{height - 6}" text-anchor="end">{names[1]}</text>'
     )

@@ -6,9 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..numerals import count
 from ..records import Finding
 from . import parts
-from .formatting import WIDTH, count, sentence, shorten, wrap
+from .formatting import WIDTH, sentence, shorten, wrap
 from .svg import clean, layer_rows
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ def _table(report: Report) -> list[str]:
     chosen = parts.chosen(report, _TABLE_ROWS)
     if not chosen:
         return []
-    cells = [list(parts.HEADERS)]
+    rules, cells = parts.rules_by_path(report), [list(parts.HEADERS)]
     for info, row in chosen:
-        rules = parts.rules_at(report, info.path)
-        cells.append([clean(info.path), *parts.cells(row), rules[0] if rules else ""])
+        cells.append([clean(info.path), *parts.cells(row), rules.get(info.path, [""])[0]])
     widths = [max(len(line[i]) for line in cells) for i in range(len(parts.HEADERS))]
     widths[0] = max(5, min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)))
     lines = []

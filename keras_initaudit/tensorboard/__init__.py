@@ -1,1 +1,1 @@
-"""The TensorBoard side: names and tags, the writer of the log, the plugin that serves it, the page."""
+"""The log and the TensorBoard tab: names and tags, the writer and the reader, the plugin that serves the page."""

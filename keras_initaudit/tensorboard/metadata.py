@@ -1,8 +1,8 @@
-"""Names of the log: its tags, its format, and the JSON that travels beside the tensors.
+"""Names and format of the log: its tags, its header, and the JSON beside the tensors.
 
-One audit leaves three tensors of our own, which the page and the command line read back, and what TensorBoard's stock
-dashboards show. This module says what each is called and how the header of a run is spelt; it reads and writes no
-file. Standard library and TensorBoard's protos only.
+One audit writes three tensors for the page and the command line, and what TensorBoard's stock dashboards show. This
+module has the name of each and the form of a run's header; it reads and writes no file. Standard library and
+TensorBoard's protos only.
 
 The format number grows when an old reader would misread a new log. Added columns, added fields of a layer and added
 keys do not: readers go by name and leave out what they do not know.
@@ -11,10 +11,9 @@ keys do not: readers go by name and leave out what they do not know.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from tensorboard.compat.proto import summary_pb2
 
@@ -22,11 +21,11 @@ from ..records import (
     COLUMNS,
     Finding,
     LayerInfo,
-    LossKind,
     Snapshot,
     finding_from_json,
     layer_from_json,
-    number,
+    scalars,
+    snapshot_without_rows,
     to_jsonable,
 )
 
@@ -64,7 +63,7 @@ LOG_OF_ZERO = -46.0
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands once at the head of a run: how to read its tensors."""
+    """The head of a run, written once: how to read its tensors."""
 
     format: int
     columns: tuple[str, ...]
@@ -85,10 +84,10 @@ def encode_header(layers: Sequence[LayerInfo] | None) -> bytes:
 
 
 def parse_header(content: bytes) -> Header:
-    """The header behind a `plugin_content`.
+    """The header that a `plugin_content` holds.
 
     Raises:
-        ValueError: where it is no header of this format; the message says so in words that the page can show.
+        ValueError: where it is no header of this format; the page shows the message.
     """
     try:
         data = json.loads(content)
@@ -126,14 +125,7 @@ def encode_audit(snapshot: Snapshot, findings: Sequence[Finding], changed: Mappi
     record: dict[str, Any] = {
         "format": FORMAT,
         "findings": findings,
-        "loss": snapshot.loss,
-        "baseline_loss": snapshot.baseline_loss,
-        "batch_size": snapshot.batch_size,
-        "optimizer": snapshot.optimizer,
-        "learning_rate": snapshot.learning_rate,
-        "peak_rate": snapshot.peak_rate,
-        "momentum": snapshot.momentum,
-        "loss_kind": snapshot.loss_kind,
+        **scalars(snapshot),
     }
     if changed:
         record["layers"] = {str(row): compact_layer(layer) for row, layer in changed.items()}
@@ -145,31 +137,18 @@ class AuditRecord:
     """What `FINDINGS_TAG` holds of one audit."""
 
     findings: tuple[Finding, ...] = ()
-    loss: float = math.nan
-    baseline_loss: float | None = None
-    batch_size: int = 0
-    optimizer: str = ""
-    learning_rate: float | None = None
-    peak_rate: float | None = None
-    momentum: float = 0.0
-    loss_kind: LossKind = ""
+    snapshot: Snapshot = field(default_factory=lambda: Snapshot(0, (), ()))
+    """Without its step and its rows, which stand in the tables."""
     changed: tuple[tuple[int, LayerInfo], ...] = ()
 
 
 def parse_audit(content: bytes) -> AuditRecord:
-    """The record behind the JSON of `FINDINGS_TAG`; ValueError where it cannot be read."""
+    """The record that the JSON of `FINDINGS_TAG` holds; ValueError where it cannot be read."""
     try:
         data = json.loads(content)
         return AuditRecord(
             findings=tuple(finding_from_json(finding) for finding in data.get("findings", ())),
-            loss=number(data.get("loss", math.nan)),
-            baseline_loss=_optional(data.get("baseline_loss")),
-            batch_size=int(data.get("batch_size", 0)),
-            optimizer=str(data.get("optimizer", "")),
-            learning_rate=_optional(data.get("learning_rate")),
-            peak_rate=_optional(data.get("peak_rate")),
-            momentum=number(data.get("momentum", 0.0)),
-            loss_kind=cast(LossKind, str(data.get("loss_kind", ""))),
+            snapshot=snapshot_without_rows(data),
             changed=tuple((int(row), layer_from_json(layer)) for row, layer in data.get("layers", {}).items()),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -177,7 +156,7 @@ def parse_audit(content: bytes) -> AuditRecord:
 
 
 def row_names(layers: Sequence[LayerInfo]) -> list[str]:
-    """What stands after the group in a stock tag: the depth, padded so that text order is depth order, and the path."""
+    """The end of a stock tag, after its group: the depth, padded so that text order is depth order, and the path."""
     width = max(3, len(str(max((layer.depth for layer in layers), default=0))))
     return [f"{max(layer.depth, 0):0{width}d}_{layer.path}" for layer in layers]
 
@@ -197,7 +176,3 @@ def stock_metadata(plugin_name: str) -> summary_pb2.SummaryMetadata:
         data_class=summary_pb2.DATA_CLASS_TENSOR,
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=plugin_name),
     )
-
-
-def _optional(value: Any) -> float | None:
-    return None if value is None else number(value)

@@ -1,7 +1,7 @@
-"""What TensorBoard finds through the entry point `tensorboard_plugins`: the loader of the tab "Init Audit".
+"""The loader of the tab "Init Audit", which TensorBoard finds through the entry point `tensorboard_plugins`.
 
-TensorBoard stops at its start if this import fails, and waits for it; so this module imports next to nothing, and
-whatever goes wrong behind it costs the tab and a line in TensorBoard's own log, never TensorBoard.
+TensorBoard waits for this import, and does not start if it fails: so this module imports next to nothing, and an error
+in what it loads costs the tab and a line in TensorBoard's log, never TensorBoard.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ class InitAuditPlugin(base_plugin.TBLoader):
             from .routes import InitAuditTab
 
             return InitAuditTab(context)
-        except Exception as error:  # whatever it is, TensorBoard must start
+        except Exception as error:  # any error: TensorBoard must start
             _logger.warning("The tab 'Init Audit' cannot be shown: %s: %s", type(error).__name__, error)
             return None

@@ -1,14 +1,15 @@
-"""Reads the log back into snapshots and findings, without TensorBoard's loaders.
+"""The reader of the log: snapshots and findings from event files, without TensorBoard's loaders.
 
-Those sample what they read and import TensorFlow where it is installed. This one reads every audit, and copes with
-logs of other versions: columns and fields go by name, what is missing is NaN, what is unknown is left out.
+Those sample what they read and import TensorFlow where it is installed. This one reads every audit, and logs of other
+versions too: it looks columns and fields up by name; what is missing is NaN, what is unknown is left out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def read(log_dir: str | os.PathLike[str]) -> list[Snapshot]:
 
 
 class _Collected:
-    """What the events of one run have given so far."""
+    """What has been read so far of the events of one run."""
 
     def __init__(self) -> None:
         self.header: metadata.Header | None = None
@@ -135,7 +136,7 @@ def _read_run(name: str, folder: Path, files: list[str]) -> Run | None:
 def snapshot_of(
     step: int, table: npt.NDArray[np.float32], header: metadata.Header, audit: metadata.AuditRecord
 ) -> Snapshot:
-    """The snapshot behind one table; ValueError where its shape is not that of the header."""
+    """The snapshot that one table holds; ValueError where its shape is not that of the header."""
     if table.shape != (len(header.layers), len(header.columns)):
         raise ValueError(
             f"a table of shape {list(table.shape)} where the header has {len(header.layers)} rows and "
@@ -148,14 +149,13 @@ def snapshot_of(
     for row, layer in audit.changed:
         if 0 <= row < len(layers):
             layers[row] = layer
-    rest = {f.name for f in fields(audit)} & {f.name for f in fields(Snapshot)}
-    return Snapshot(step, tuple(layers), statistics, **{name: getattr(audit, name) for name in sorted(rest)})
+    return dataclasses.replace(audit.snapshot, step=step, layers=tuple(layers), statistics=statistics)
 
 
 def float32_array(tensor: tensor_pb2.TensorProto) -> npt.NDArray[np.float32]:
     """The float32 tensor as an array; ValueError where it is none."""
     if tensor.dtype != types_pb2.DT_FLOAT:
-        raise ValueError(f"a tensor of type {tensor.dtype} where float32 is due")
+        raise ValueError(f"a tensor of type {tensor.dtype} where float32 is expected")
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     values = np.frombuffer(tensor.tensor_content, "<f4") if tensor.tensor_content else np.array(tensor.float_val, "<f4")
     return values.reshape(shape)

@@ -1,13 +1,14 @@
-"""The tab "Init Audit": what the browser asks for, and what it is answered. Draws nothing, judges nothing.
+"""The routes of the tab "Init Audit": the page, and the data that it draws. Nothing is judged here.
 
-Four questions, each a GET, with a bad parameter answered by 400 and the reason:
+Four routes, each a GET; a bad parameter is answered by 400 and the reason:
 
     runs                               the cards: every run with its verdict
     run?run=                           one run: its rows, its audits, its findings
     columns?run=&columns=&steps=&rows= chosen statistics as numbers (see `_columns`)
     histograms?run=&row=&kind=         one row's histograms over the audits
 
-and the page itself, from a list of files that is read when the tab is made: no path ever reaches the file system.
+and the files of the page, which are read when the tab is made: no path of a request reaches the file system. One more
+file, `constants.js`, is made here: what the page shares with the rules and the report, so that it is defined once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import gzip
 import importlib.resources
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,17 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from ..records import HISTOGRAM_KINDS, Finding, to_jsonable
+from ..records import (
+    HISTOGRAM_KINDS,
+    VERDICTS,
+    Finding,
+    Verdict,
+    marked_paths,
+    scalars,
+    to_jsonable,
+    verdict_of,
+)
+from ..report import BAND
 from . import metadata
 from .store import Audit, Source, Store, known_columns, select
 
@@ -39,7 +50,7 @@ Answer = Callable[[wrappers.Request, Source], werkzeug.Response]
 
 
 class BadRequestError(ValueError):
-    """A parameter that cannot be answered; the message is shown to whoever asked."""
+    """A parameter that cannot be answered; the message is the answer."""
 
 
 class InitAuditTab(base_plugin.TBPlugin):
@@ -105,10 +116,10 @@ class InitAuditTab(base_plugin.TBPlugin):
         audits = self._store.audits(source, run, stamp)
 
         def load() -> tuple[str, int]:
-            text = _dumps({"run": run, "label": label(run), "stamp": list(stamp)} | _told(header, audits))
+            text = _dumps({"run": run, "label": label(run), "stamp": list(stamp)} | _run_data(header, audits))
             return text, len(text)
 
-        return _respond(request, self._store.keep((source.experiment, run, "told"), stamp, load), "application/json")
+        return _respond(request, self._store.keep((source.experiment, run, "run"), stamp, load), "application/json")
 
     def _columns(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
         """The numbers: uint32 length of a JSON head, the head, then float32 `[columns, steps, rows]`, little-endian.
@@ -164,7 +175,7 @@ class InitAuditTab(base_plugin.TBPlugin):
 
 
 def label(run: str) -> str:
-    """The run as a person calls it: without the folder that is the audit's own.
+    """The name of the run for a person: without the folder of the audit.
 
     >>> label("bad/initaudit"), label("bad/initaudit-2"), label("initaudit")
     ('bad', 'bad (2)', 'initaudit')
@@ -177,7 +188,7 @@ def label(run: str) -> str:
 
 
 def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
-    """What a card says of a run: the verdict of its last audit and of its first, and the worst message."""
+    """The data of a run's card: the verdict of its last audit and of its first, and the worst message."""
     card: dict[str, Any] = {
         "layers": sum(layer.role == "layer" for layer in header.layers),
         "audits": len(audits),
@@ -191,7 +202,7 @@ def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
     return card | {
         "step": last.step,
         "wall_time": last.wall_time,
-        "loss": to_jsonable(last.record.loss) if last.record else None,
+        "loss": to_jsonable(last.record.snapshot.loss) if last.record else None,
         "verdict": verdict(last),
         "first_step": first.step,
         "first_verdict": verdict(first),
@@ -200,18 +211,21 @@ def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
     }
 
 
-def _told(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
-    """What the page is told of one run: its rows, its audits, and each finding once (audits name it by number)."""
+def _run_data(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
+    """The page's data of one run: its rows, its audits, and each finding once (audits refer to it by number)."""
+    positions = {layer.path: row for row, layer in enumerate(header.layers)}
     findings: dict[str, int] = {}
-    told = []
+    made = []
     for audit in audits:
         record = audit.record
-        numbers = [findings.setdefault(_dumps(f), len(findings)) for f in (record.findings if record else ())]
-        told.append(
+        found = [_finding_data(finding, positions) for finding in (record.findings if record else ())]
+        numbers = [findings.setdefault(text, len(findings)) for text in found]
+        made.append(
             {
                 "step": audit.step,
                 "wall_time": audit.wall_time,
-                "loss": record.loss if record else None,
+                "loss": record.snapshot.loss if record else None,
+                "verdict": verdict(audit),
                 "findings": numbers if record else None,
             }
         )
@@ -221,27 +235,35 @@ def _told(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
         "newer": header.format if header.is_newer else None,
         "columns": known_columns(header),
         "layers": [metadata.compact_layer(changed.get(row, layer)) for row, layer in enumerate(header.layers)],
-        "audits": told,
+        "audits": made,
         "findings": [json.loads(text) for text in findings],
-        "baseline_loss": last.baseline_loss,
-        "batch_size": last.batch_size,
-        "optimizer": last.optimizer,
-        "learning_rate": last.learning_rate,
+        **scalars(last.snapshot),
     }
 
 
-def verdict(audit: Audit) -> str | None:
-    """The worst severity of what the audit found, "healthy" where it found nothing, None where it is not known."""
-    if audit.record is None:
-        return None
-    severities = {finding.severity for finding in audit.record.findings}
-    return "bad" if "bad" in severities else "warning" if severities else "healthy"
+def _finding_data(finding: Finding, positions: Mapping[str, int]) -> str:
+    """A finding as the page reads it: with the positions of the rows that it marks."""
+    rows = [positions[path] for path in marked_paths(finding) if path in positions]
+    return _dumps(to_jsonable(finding) | {"rows": rows})
+
+
+def verdict(audit: Audit) -> Verdict | None:
+    """The verdict of an audit; None where its findings are not known."""
+    return None if audit.record is None else verdict_of(audit.record.findings)
+
+
+def constants() -> str:
+    """The JavaScript module of what is defined in Python."""
+    low, high = BAND
+    values = {"BAND": {"low": low, "high": high}, "VERDICTS": VERDICTS}
+    lines = [f"export const {name} = {json.dumps(value)};" for name, value in values.items()]
+    return "\n".join(["// Made by routes.py from the constants of the Python package.", *lines, ""])
 
 
 def _static_files() -> dict[str, tuple[bytes, str]]:
     """Name -> (content, type) of every file of the page."""
     folder = importlib.resources.files(__package__) / "static"
-    files = {}
+    files = {"constants.js": (constants().encode(), _TYPES[".js"])}
     for entry in folder.iterdir():
         suffix = entry.name[entry.name.rfind(".") :]
         if entry.is_file() and suffix in _TYPES:
@@ -263,7 +285,7 @@ def _respond(request: wrappers.Request, content: str | bytes, content_type: str,
     return response
 
 
-def _dumps(value: dict[str, Any] | Finding) -> str:
+def _dumps(value: dict[str, Any]) -> str:
     return json.dumps(to_jsonable(value), allow_nan=False, separators=(",", ":"))
 
 

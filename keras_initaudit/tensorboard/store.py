@@ -1,7 +1,7 @@
-"""What the tab knows of a log: headers, audits, tables and histograms, through TensorBoard's data provider.
+"""The data of the tab: headers, audits, tables and histograms of a log, through TensorBoard's data provider.
 
-The provider hides where the log lies and which loader reads it. What was read is kept until the run has a newer audit:
-a table of a deep network over many audits is tens of megabytes, and each request wants a few columns of it.
+The provider hides where the log is and which loader reads it. What was read is kept until the run has a newer audit:
+a table of a deep network over many audits is tens of megabytes, and each request asks for a few columns of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..records import COLUMNS
 from . import metadata
 
 MOST_AUDITS = 1000
-"""Audits of one run that the page is given; a longer log is thinned out evenly."""
+"""Audits of one run that are sent to the page; of a longer log, so many at even distances."""
 CACHE_BYTES = 256 * 2**20
 """About five runs of 2000 layers and 200 audits."""
 
@@ -121,7 +121,7 @@ class Store:
         return audits
 
     def tables(self, source: Source, run: str, stamp: tuple[int, float], ends: bool) -> Tables:
-        """The statistics of the run: at every audit, or at its two ends alone, which costs next to nothing."""
+        """The statistics of the run: at every audit, or at its two ends alone, which is much faster."""
         header = self.header(source, run, stamp)
         shape = (len(header.layers), len(header.columns))
 

@@ -1,4 +1,4 @@
-"""Writes audits into an event file: tensors for the page, and what the stock dashboards draw; reads them back.
+"""The writer of the log: each audit as tensors for the page, and as what the stock dashboards draw.
 
 One record holds our own tensors of an audit, so that the page never sees half of one; the scalars, the histograms and
 the report follow, and all of it reaches the operating system before `write` returns. Nothing here imports TensorFlow
@@ -28,8 +28,8 @@ from .eventfile import frame
 from .reader import Run, read, read_runs
 
 STOCK_ROWS = 256
-"""Rows that the stock dashboards are given of a deeper network, evenly spread: each is some eleven charts there, and
-TensorBoard is slow, and nobody looks, beyond some thousand. The tab has every row."""
+"""Rows of a deeper network in the stock dashboards, evenly spread: each makes some eleven charts there, and TensorBoard
+is slow beyond some thousand. The tab has every row."""
 
 _COLUMN = {name: position for position, name in enumerate(COLUMNS)}
 _SERIAL = itertools.count()
@@ -43,7 +43,7 @@ class Writer:
     """Writes the audits of one model into a run folder that no other writer shares.
 
     A folder that already holds a log is left alone: the run then goes beside it, into `<log_dir>-2` and so on.
-    `log_dir` tells where it went. Closing is not final: a later `write` goes on in the same file.
+    `log_dir` is the folder that is written. Closing is not final: a later `write` goes on in the same file.
 
     Args:
         log_dir: The run folder, made where it is missing.

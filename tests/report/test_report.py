@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from numpy_network import edited, glorot, he, snapshot, weights
 
-from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.records import LayerInfo, Snapshot, Statistics
-from keras_initaudit.report import VERSION, Report
+from keras_initaudit.diagnosis import Thresholds, diagnose
+from keras_initaudit.records import VERDICTS, LayerInfo, Snapshot, Statistics
+from keras_initaudit.report import BAND, VERSION, Report, colours
 from keras_initaudit.report.svg import profile_svg
+from keras_initaudit.tensorboard import metadata
 
 GOLDEN = Path(__file__).parent / "golden"
 REWRITE = bool(os.environ.get("REWRITE_GOLDEN"))
@@ -228,6 +229,30 @@ def test_the_profile_marks_what_is_not_finite_or_zero() -> None:
     assert "gradient: zero" in picture
     assert "<path" not in profile_svg(network(4, he))
     assert "nan" not in picture.lower().replace("finance", "")
+
+
+def test_the_band_of_the_profile_ends_where_the_first_finding_about_a_fading_signal_comes() -> None:
+    assert (-Thresholds().signal_loss_warning, 2.0) == BAND
+    tree = ElementTree.fromstring(profile_svg(network(8, 0.05)))
+    (band,) = [element for element in tree.iter() if element.tag.endswith("rect")]
+    ticks = {
+        int(text.text[2:]): float(text.attrib["y"]) - 4
+        for text in tree.iter()
+        if text.tag.endswith("text") and (text.text or "").startswith("1e")
+    }
+    (low, bottom), (high, top) = min(ticks.items()), max(ticks.items())
+    pixels = (bottom - top) / (high - low)  # of a decade
+    assert float(band.attrib["y"]) == pytest.approx(bottom - (BAND[1] - low) * pixels, abs=0.2)
+    assert float(band.attrib["height"]) == pytest.approx((BAND[1] - BAND[0]) * pixels, abs=0.2)
+
+
+def test_the_colours_are_those_of_the_page() -> None:
+    text = (Path(metadata.__file__).parent / "static" / "style.css").read_text(encoding="utf-8")
+    light = text[text.index(":root {") : text.index(":root.dark {")]
+    page = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", light))
+    assert {name: page[name] for name in colours.VERDICT} == colours.VERDICT
+    assert (page["activation"], page["backward"]) == (colours.SIGNAL, colours.GRADIENT)
+    assert set(colours.VERDICT) == set(VERDICTS)
 
 
 def test_little_to_show_is_no_fault() -> None:

@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
-from keras_initaudit.records import COLUMNS, Finding, LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import COLUMNS, VERDICTS, Finding, LayerInfo, Snapshot, Statistics
+from keras_initaudit.report import BAND
 from keras_initaudit.tensorboard import eventfile, metadata, reader, routes, store
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
 from keras_initaudit.tensorboard.routes import InitAuditTab, label, verdict
@@ -145,6 +147,8 @@ def test_a_run_tells_its_rows_its_audits_and_each_finding_once(client, logs):
     for audit, snapshot in zip(told["audits"], snapshots, strict=True):
         assert [told["findings"][i]["message"] for i in audit["findings"]] == [f.message for f in findings_of(snapshot)]
         assert audit["loss"] == pytest.approx(snapshot.loss)
+        assert audit["verdict"] == "bad"
+    assert [finding["rows"] for finding in told["findings"]] == [[1]] * len(told["findings"])  # behind the input
     again = get(client, "run", run="nan/initaudit").json  # after the first update, all layers
     assert [audit["findings"] for audit in again["audits"]] == [[0], [1], [1]]
     assert [finding["rule"] for finding in again["findings"]] == ["non-finite"] * 2
@@ -271,6 +275,18 @@ def test_every_file_of_the_page_is_served_and_nothing_else_is(client):
         assert response.content_type.startswith({".js": "text/javascript", ".css": "text/css"}[path.suffix])
     for name in ("../routes.py", "..%2froutes.py", "%2e%2e/routes.py", "/etc/passwd", "nothing.js", "", "."):
         assert get(client, f"static/{name}").status_code == 404, name
+
+
+def test_what_the_page_shares_with_python_is_made_from_it(client):
+    response = get(client, "static/constants.js")
+    assert response.content_type.startswith("text/javascript")
+    found = re.findall(r"^export const (\w+) = (.*);$", response.get_data(as_text=True), re.M)
+    assert {name: json.loads(value) for name, value in found} == {
+        "BAND": dict(zip(("low", "high"), BAND, strict=True)),
+        "VERDICTS": list(VERDICTS),
+    }
+    own = "".join(path.read_text() for path in STATIC.glob("*.js"))
+    assert not re.search(r"\[-2, 2\]|low: -2|bad: 0", own)
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_evaluates_nothing():
@@ -444,14 +460,8 @@ def test_the_label_of_a_run(run, shown):
     assert label(run) == shown
 
 
-def test_the_verdict_is_the_worst_severity():
-    def audit(*severities):
-        found = tuple(Finding("rule", severity, None, "") for severity in severities)
-        return store.Audit(0, 0.0, metadata.AuditRecord(found))
-
-    assert verdict(audit()) == "healthy"
-    assert verdict(audit("warning")) == "warning"
-    assert verdict(audit("warning", "bad")) == "bad"
+def test_an_audit_without_findings_that_can_be_read_has_no_verdict():
+    assert verdict(store.Audit(0, 0.0, metadata.AuditRecord((Finding("rule", "bad", None, ""),)))) == "bad"
     assert verdict(store.Audit(0, 0.0, None)) is None
 
 

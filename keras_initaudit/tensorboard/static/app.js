@@ -7,7 +7,7 @@ import { drawDetail } from "./detail.js";
 import { chip, h } from "./dom.js";
 import { drawEmpty } from "./empty.js";
 import { drawFindings } from "./findings.js";
-import { count, size } from "./format.js";
+import { count, DIGITS, num } from "./format.js";
 import { drawHeatmap, heatmapLegend } from "./heatmap.js";
 import { followTheme, onAddress, onReload, readAddress, writeAddress } from "./host.js";
 import { columnsFor, curve, sortRuns, statistic, statisticFor, STATISTICS } from "./model.js";
@@ -221,7 +221,7 @@ function drawCards() {
 
 function auditAt(step) {
   const { info, table } = state.chosen;
-  return info.audits.find((one) => one.step === table.steps[step]) ?? { step: table.steps[step], loss: null, findings: null };
+  return info.audits.find((one) => one.step === table.steps[step]) ?? { step: table.steps[step], loss: null, findings: null, verdict: null };
 }
 
 function findingsAt(step) {
@@ -239,7 +239,7 @@ function drawRun() {
     return;
   }
   if (!state.chosen.table.steps.length) {
-    parts.run.replaceChildren(h("h2", null, run.label), h("p", { class: "notice" }, "No audit of this run can be read: its tables do not have the shape that its header tells."));
+    parts.run.replaceChildren(h("h2", null, run.label), h("p", { class: "notice" }, "No audit of this run can be read: its tables do not have the shape that its header says."));
     return;
   }
   const { scrollTop } = document.scrollingElement;
@@ -261,23 +261,18 @@ function head(run, step) {
   const audit = auditAt(step);
   const last = step === table.steps.length - 1;
   const facts = [`step ${audit.step.toLocaleString("en")}${last ? " (latest)" : ""}`];
-  if (audit.loss !== null) facts.push(`loss ${Number.isNaN(Number(audit.loss)) ? "NaN" : size(Number(audit.loss))}${info.baseline_loss ? ` (uninformed ${size(Number(info.baseline_loss))})` : ""}`);
-  if (info.optimizer) facts.push(`${info.optimizer}${info.learning_rate ? ` at ${size(Number(info.learning_rate))}` : ""}`);
+  if (audit.loss !== null) facts.push(`loss ${Number.isNaN(Number(audit.loss)) ? "NaN" : num(Number(audit.loss), DIGITS)}${info.baseline_loss ? ` (uninformed ${num(Number(info.baseline_loss), DIGITS)})` : ""}`);
+  if (info.optimizer) facts.push(`${info.optimizer}${info.learning_rate ? ` at ${num(Number(info.learning_rate))}` : ""}`);
   if (info.batch_size) facts.push(count(info.batch_size, "sample"));
   facts.push(count(table.steps.length, "audit"));
   return h(
     "header",
     { class: "run-head" },
     h("h2", { title: info.run }, info.label),
-    chip(verdictOf(findingsAt(step)) ?? run?.verdict),
+    chip(audit.verdict ?? run?.verdict),
     h("span", { class: "small" }, facts.join(" · ")),
     !last && h("button", { type: "button", class: "link", onclick: () => choose({ step: null }) }, "back to the latest audit"),
   );
-}
-
-function verdictOf(findings) {
-  if (findings === null) return null;
-  return findings.some((one) => one.severity === "bad") ? "bad" : findings.length ? "warning" : "healthy";
 }
 
 function pictures(width, step) {

@@ -1,8 +1,8 @@
-// One layer: its histograms over the audits, and its update ratio with the guide at -3.
+// One layer: its histograms over the audits, and its update ratio, with a line at the usual -3.
 
 import { h, s } from "./dom.js";
 import { size } from "./format.js";
-import { spread } from "./model.js";
+import { spread, statistic } from "./model.js";
 
 const KINDS = { weights: "Weights", activations: "Activations", gradients: "Weight gradients" };
 const WIDTH = 280;
@@ -42,7 +42,8 @@ export function drawRidges(kind, histograms) {
 
 /** The update ratio over the audits. */
 export function drawUpdates(steps, ratios) {
-  const title = h("h4", null, "Update ÷ weight (log10)");
+  const { name, band } = statistic("update");
+  const title = h("h4", null, name);
   const points = steps.map((step, i) => [step, ratios[i]]).filter(([, ratio]) => Number.isFinite(ratio));
   if (!points.length) {
     const still = steps.some((_, i) => ratios[i] === -Infinity);
@@ -56,7 +57,7 @@ export function drawUpdates(steps, ratios) {
   const line = points.map(([step, ratio], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(ratio).toFixed(1)}`).join("");
   const ticks = [];
   const every = Math.max(1, Math.ceil((high - low) / 6));
-  for (let ratio = high; ratio >= low; ratio -= every) ticks.push(s("text", { class: "tick", x: left - 5, y: y(ratio) + 4, "text-anchor": "end" }, String(ratio).replace("-", "−")));
+  for (let ratio = high; ratio >= low; ratio -= every) ticks.push(s("text", { class: "tick", x: left - 5, y: y(ratio) + 4, "text-anchor": "end" }, String(ratio)));
   return h(
     "figure",
     { class: "ridges" },
@@ -64,7 +65,7 @@ export function drawUpdates(steps, ratios) {
     s(
       "svg",
       { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, role: "img", "aria-label": "Update ratio over the audits; about −3 is usual" },
-      s("rect", { class: "band", x: left, width: WIDTH - left - right, y: y(-2), height: y(-4) - y(-2) }),
+      s("rect", { class: "band", x: left, width: WIDTH - left - right, y: y(band[1]), height: y(band[0]) - y(band[1]) }),
       s("line", { class: "guide", x1: left, x2: WIDTH - right, y1: y(-3), y2: y(-3) }),
       ticks,
       s("path", { class: "curve now update", d: line }),

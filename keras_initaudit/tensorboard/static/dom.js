@@ -20,7 +20,7 @@ export function s(tag, attributes, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** A shape for each verdict and severity, so that none is told by colour alone. */
+/** A shape for each verdict and severity: colour is not the only sign. */
 const ICONS = {
   bad: "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1M5.3 4.2 8 6.9l2.7-2.7 1.1 1.1L9.1 8l2.7 2.7-1.1 1.1L8 9.1l-2.7 2.7-1.1-1.1L6.9 8 4.2 5.3z",
   warning: "M8 1.2 15.4 14.5H.6zM7.2 6v4.2h1.6V6zm0 5.2v1.6h1.6v-1.6z",

@@ -1,4 +1,4 @@
-// What was found at the shown audit, in words: message, remedy to copy, proof, reference.
+// The findings of the shown audit: message, remedy to copy, proof, reference.
 
 import { copyButton, h, icon } from "./dom.js";
 import { size } from "./format.js";
@@ -11,7 +11,7 @@ function evidence(finding) {
   return h("p", { class: "evidence" }, shown.map(([name, value]) => h("span", null, `${name} `, h("b", null, text(value)))), typeof unit === "string" && h("span", null, unit));
 }
 
-/** What follows from the cause: told with it, and not as findings of their own. */
+/** What follows from the cause: shown with it, not as further findings. */
 function consequences(finding) {
   const rules = [...new Set((finding.evidence?.consequences ?? []).map((one) => one?.rule).filter(Boolean))];
   return rules.length ? h("p", { class: "small" }, `It leads to ${rules.join(", ")}.`) : null;
@@ -30,9 +30,6 @@ function drawFinding(finding, onLayer) {
     finding.reference && h("p", { class: "small" }, finding.reference),
   );
 }
-
-/** The layers that a finding is about: the one it names, and those that share its fault. */
-export const layersOf = (finding) => new Set([finding.layer, ...(Array.isArray(finding.evidence?.layers) ? finding.evidence.layers : [])]);
 
 /** The findings of one audit; null where it is not known what was found. */
 export function drawFindings(findings, step, onLayer) {

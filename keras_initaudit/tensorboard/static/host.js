@@ -66,7 +66,7 @@ export function writeAddress(view) {
   });
 }
 
-/** Calls back when somebody else has changed the address: a link was followed, or the history. */
+/** Calls back when the address was changed from outside: by a link, or by the history. */
 export function onAddress(callback) {
   outside((parent) => parent.addEventListener("hashchange", () => callback(readAddress())));
 }

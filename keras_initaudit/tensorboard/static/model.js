@@ -1,25 +1,30 @@
 // What is drawn, as numbers: no element, no colour. A run's table goes in; curves and cells in decades come out.
 
+import { BAND, VERDICTS } from "./constants.js"; // made by the server from the constants of the Python package
+
 /** The one axis of every profile, in decades (log10). What lies outside is marked at the edge. */
 export const AXIS = { low: -10, high: 6 };
-/** Within two decades of 1 a scale trains; the rules judge finer than a picture can. */
-export const BAND = { low: -2, high: 2 };
+/** What needs no attention of a scale, in decades around 1. */
+const SCALE = [BAND.low, BAND.high];
+/** What needs no attention of a fraction that should be near 0, and the step of its colours. */
+const SMALL = { band: [0, 0.25], unit: 0.19 };
 
 /**
  * The statistics that can be shown. `kind`: "scale" is drawn as its logarithm, "log" is one already, "fraction" lies in
- * [0, 1]. `unit` is the step of the colours outside the band. `relative`: divided by the value at the loss end, because the size of a gradient depends on the batch and on
- * the loss; what matters is what becomes of it on its way to the input. `band` is what needs no attention.
+ * [0, 1]. `relative`: divided by the value at the loss end, because the size of a gradient depends on the batch and on
+ * the loss; what matters is what becomes of it on its way to the input. `band` is what needs no attention, `unit` the
+ * step of the colours outside the band.
  */
 export const STATISTICS = [
-  { id: "backward", name: "Backward rms ÷ loss end", column: "backward_rms", bad: "backward_nonfinite", kind: "scale", relative: true, band: [-2, 2] },
-  { id: "activation", name: "Activation rms", column: "activation_rms", bad: "forward_nonfinite", kind: "scale", band: [-2, 2] },
+  { id: "backward", name: "Backward rms ÷ loss end", column: "backward_rms", bad: "backward_nonfinite", kind: "scale", relative: true, band: SCALE },
+  { id: "activation", name: "Activation rms", column: "activation_rms", bad: "forward_nonfinite", kind: "scale", band: SCALE },
   { id: "update", name: "Update ÷ weight (log10)", column: "update_log10", bad: "update_nonfinite", kind: "log", band: [-5, -1.5], unit: 0.6 },
-  { id: "gradient", name: "Weight gradient rms ÷ loss end", column: "gradient_rms", bad: "gradient_nonfinite", kind: "scale", relative: true, band: [-2, 2] },
-  { id: "preactivation", name: "Pre-activation rms", column: "preactivation_rms", bad: "preactivation_nonfinite", kind: "scale", band: [-2, 2] },
-  { id: "dead", name: "Dead units", column: "activation_dead", bad: "forward_nonfinite", kind: "fraction", band: [0, 0.25], unit: 0.19 },
-  { id: "saturated", name: "Saturated", column: "activation_saturated", bad: "forward_nonfinite", kind: "fraction", band: [0, 0.25], unit: 0.19 },
+  { id: "gradient", name: "Weight gradient rms ÷ loss end", column: "gradient_rms", bad: "gradient_nonfinite", kind: "scale", relative: true, band: SCALE },
+  { id: "preactivation", name: "Pre-activation rms", column: "preactivation_rms", bad: "preactivation_nonfinite", kind: "scale", band: SCALE },
+  { id: "dead", name: "Dead units", column: "activation_dead", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
+  { id: "saturated", name: "Saturated", column: "activation_saturated", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
   { id: "collapsed", name: "Sample spread", column: "activation_spread", bad: "forward_nonfinite", kind: "fraction", band: [0.1, 1], unit: 0.025 },
-  { id: "identical", name: "Identical units", column: "weight_identical", bad: "weight_nonfinite", kind: "fraction", band: [0, 0.25], unit: 0.19 },
+  { id: "identical", name: "Identical units", column: "weight_identical", bad: "weight_nonfinite", kind: "fraction", ...SMALL },
 ];
 
 export const statistic = (id) => STATISTICS.find((entry) => entry.id === id) ?? STATISTICS[0];
@@ -42,8 +47,8 @@ export function statisticFor(rules) {
   return BY_RULE[rules?.[0]] ?? "backward";
 }
 
-export const SEVERITY = { bad: 0, warning: 1, healthy: 3 };
-export const severity = (verdict) => SEVERITY[verdict] ?? 2;
+/** Place of a verdict in the order, worst first; one that is not known stands before "healthy". */
+export const severity = (verdict) => (VERDICTS.includes(verdict) ? VERDICTS.indexOf(verdict) : VERDICTS.length - 1.5);
 
 /** Worst first, then by name. */
 export function sortRuns(runs) {

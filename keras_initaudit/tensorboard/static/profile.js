@@ -3,7 +3,8 @@
 
 import { h, s } from "./dom.js";
 import { power } from "./format.js";
-import { AXIS, BAND } from "./model.js";
+import { BAND } from "./constants.js";
+import { AXIS } from "./model.js";
 
 const SERIES = ["backward", "activation"]; // the later is drawn on top
 

@@ -1,7 +1,6 @@
 // The rows of the table at one audit, as numbers and words: what table.js draws and sorts.
 
 import { describe } from "./detail.js";
-import { layersOf } from "./findings.js";
 import { curve, severity, statistic, trouble } from "./model.js";
 
 const SHOWN = ["activation", "gradient", "update", "backward"];
@@ -13,11 +12,11 @@ const SHOWN = ["activation", "gradient", "update", "backward"];
 export function rowsOf(layers, numbers, step, findings, place, entry, over) {
   const one = Object.fromEntries(SHOWN.map((id) => [id, curve(numbers, statistic(id), step)]));
   const judged = ["activation", "backward"].map((id) => [statistic(id), one[id]]);
-  const about = findings.map((finding) => ({ ...finding, layers: layersOf(finding) }));
+  const about = findings.map((finding) => ({ ...finding, rows: new Set(finding.rows) }));
   const positions = new Map(place.map((row, position) => [row, position]));
   return layers.flatMap((layer, index) => {
     if (["input", "target"].includes(layer.role)) return [];
-    const found = about.filter((finding) => finding.layers.has(layer.path)).sort((a, b) => severity(a.severity) - severity(b.severity));
+    const found = about.filter((finding) => finding.rows.has(index)).sort((a, b) => severity(a.severity) - severity(b.severity));
     const pick = (id) => ({ value: one[id].value[index], level: one[id].level[index], broken: one[id].broken[index] });
     const position = positions.get(index);
     const far = trouble(judged, index);

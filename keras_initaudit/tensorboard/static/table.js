@@ -19,7 +19,7 @@ const COLUMNS = [
   { id: "finding", name: "Finding", key: (row) => row.rank },
 ];
 
-/** Where the rows stand at first: in order of depth, or worst first where nobody reads them all. */
+/** The first order of the rows: by depth, or worst first where there are many. */
 export const firstOrder = (count) => (count > MANY ? { by: "worst", descending: false } : { by: "depth", descending: false });
 
 function cell(entry, one) {

@@ -13,6 +13,9 @@ from deep_network import Network, findings_of
 from selenium.webdriver.common.keys import Keys
 from tensorboard_server import tensorboard
 
+from keras_initaudit.numerals import count, num, percent
+from keras_initaudit.report import BAND
+from keras_initaudit.report.parts import DIGITS
 from keras_initaudit.tensorboard.summary import Writer
 
 
@@ -152,6 +155,22 @@ def test_all_cards_have_the_same_axes(page):
     assert len(bands) == 1
 
 
+def test_the_band_is_that_of_the_report(page):
+    driver = page(choose("bad"))
+    heights = driver.execute_script(
+        """
+        const svg = document.querySelector(".run .profile");
+        const ticks = [...svg.querySelectorAll("text.tick[data-decade]")];
+        const y = (i) => Number(ticks.at(i).getAttribute("y")), decade = (i) => Number(ticks.at(i).dataset.decade);
+        const pixels = (y(0) - y(-1)) / (decade(-1) - decade(0));
+        const one = y(0) - 4 - (0 - decade(0)) * pixels;
+        const band = svg.querySelector(".band"), top = Number(band.getAttribute("y"));
+        return [top + Number(band.getAttribute("height")), top].map((end) => (one - end) / pixels);
+        """
+    )
+    assert heights == pytest.approx(BAND, abs=0.01)
+
+
 def test_the_heat_map_is_neutral_for_the_good_run_and_deep_at_the_input_of_the_bad_one(page, logged):
     driver = page(choose("good"))
     neutral = colour(driver, "--heat-neutral")
@@ -160,7 +179,7 @@ def test_the_heat_map_is_neutral_for_the_good_run_and_deep_at_the_input_of_the_b
     snapshot = logged[1]["bad"][0]
     end = snapshot["dense_10"].backward_rms
     for i in range(12):
-        inside = abs(math.log10(snapshot[f"dense_{i}" if i else "dense"].backward_rms / end)) <= 2
+        inside = abs(math.log10(snapshot[f"dense_{i}" if i else "dense"].backward_rms / end)) <= BAND[1]
         assert (cells[0][i] == neutral) == inside, i
     assert cells[0][0] != neutral
 
@@ -211,16 +230,65 @@ def test_the_table_has_the_numbers_of_the_last_audit(page, logged):
     assert value[1:] == pytest.approx([row.activation_rms, row.gradient_rms, row.update_log10], rel=0.05)
 
 
-def in_model(driver, body, *arguments):
-    """What the page's data model gives: `body` returns a value from the module `model`."""
+def in_module(driver, name, body, *arguments):
+    """The value that `body` returns, which may use `module`, the module of that name of the page."""
     return driver.execute_async_script(
         f"""
         const [...given] = arguments, done = given.pop();
-        const url = performance.getEntriesByType("resource").find((entry) => entry.name.endsWith("/model.js")).name;
-        import(url).then((model) => {{ {body} }}).then(done, (error) => done(String(error)));
+        const url = performance.getEntriesByType("resource").find((entry) => entry.name.endsWith("/{name}.js")).name;
+        import(url).then((module) => {{ {body} }}).then(done, (error) => done(String(error)));
         """,
         *arguments,
     )
+
+
+def in_model(driver, body, *arguments):
+    """The value that `body` returns, which may use `model`, the data model of the page."""
+    return in_module(driver, "model", f"const model = module; {body}", *arguments)
+
+
+def numbers():
+    """Numbers of every size, and those at which two ways of rounding part: ties, and ends of a number of digits."""
+    rng = np.random.default_rng(0)
+    edges = [m * 10.0**e for e in range(-12, 13) for m in (1, 1.05, 1.5, 9.949, 9.95, 9.951, 9.995, 9.9951, 9.99999)]
+    ties = [k / 2**n for n in range(1, 9) for k in range(1, 300, 2)] + [float(500 * k) for k in range(1, 400)]
+    single = rng.lognormal(0, 20, 3000).astype(np.float32).astype(float)  # as the log has them
+    found = [
+        0.0,
+        5e-324,
+        1e300,
+        0.01,
+        0.00999999977,
+        0.00996,
+        0.00994,
+        9999.5,
+        1e4,
+        *edges,
+        *ties,
+        *single,
+        *rng.lognormal(0, 5, 3000),
+    ]
+    return [*found, *(-value for value in found)]
+
+
+def test_the_page_writes_a_number_as_python_does(page):
+    driver, given = page(), numbers()
+    for digits in (2, 3):
+        texts = in_module(driver, "format", "return given[0].map((v) => module.num(v, given[1]))", given, digits)
+        assert texts == [num(value, digits) for value in given]
+    shares = [share for share in given if 0 <= share <= 1]
+    assert len(shares) > 1000
+    assert in_module(driver, "format", "return given[0].map(module.percent)", shares) == [percent(v) for v in shares]
+    counts = [0, 1, 2, 999, 1000, 1234567]
+    texts = in_module(driver, "format", "return given[0].map((n) => module.count(n, 'layer'))", counts)
+    assert texts == [count(n, "layer") for n in counts]
+    assert (
+        in_module(driver, "format", "return [NaN, Infinity, -Infinity].map((v) => module.num(v))")
+        == [num(math.nan)] * 3
+    )
+    assert in_module(driver, "format", "return module.DIGITS") == DIGITS
+    rounded = in_module(driver, "format", "return given[0].map((v) => String(Number(v.toPrecision(2))))", given)
+    assert rounded != [num(value) for value in given]  # the comparison can fail
 
 
 @pytest.mark.parametrize(
@@ -313,8 +381,10 @@ def test_a_layer_opens_its_histograms_and_its_update_ratio(page):
     assert len(all_of(driver, ".detail .ridge")) == 3 * len(STEPS)
     assert len(all_of(driver, ".detail .points.update circle")) == len(STEPS)
     guide, band = one(driver, ".detail .guide"), one(driver, ".detail .band")
-    middle = float(band.get_attribute("y")) + float(band.get_attribute("height")) / 2
-    assert float(guide.get_attribute("y1")) == pytest.approx(middle)  # -3 between -2 and -4
+    top, height = float(band.get_attribute("y")), float(band.get_attribute("height"))
+    low, high = in_model(driver, "return model.statistic('update').band")
+    guide_height = (top + height - float(guide.get_attribute("y1"))) / height  # 0 at the band's low end, 1 at its high
+    assert guide_height == pytest.approx((-3 - low) / (high - low))
     one(driver, ".detail .close").click()
     until(lambda: not all_of(driver, ".detail"))
 

@@ -1,0 +1,11 @@
+"""The colours of a report: those of the page in its light theme, which `tensorboard/static/style.css` must repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..records import Verdict
+
+VERDICT: Mapping[Verdict, str] = {"bad": "#c9252d", "warning": "#a86200", "healthy": "#177245"}
+SIGNAL, GRADIENT = "#1d5fd1", "#d9480f"
+"""Of the two curves of a depth profile."""
