@@ -1,9 +1,7 @@
 """`InitAudit`: when to probe, where to write, what to do about a finding. No mathematics; no fault reaches `fit`.
 
-The first audit runs between the moment in which `fit` has its first batch and the first update. To be there, the
-callback stands in for `model.train_function` for one call: it takes the batch, puts Keras's own function back, probes,
-and calls that function with the batch in front. From then on it only counts. A `fit` that ends before that call leaves
-the stand-in behind; it goes as soon as anything asks the model for its train function, as every `fit` does first.
+The first audit runs between the moment in which `fit` has its first batch and the first update: the engine takes the
+place of `model.train_function` for one call, and shows the batch. From then on the callback only counts.
 """
 
 from __future__ import annotations
@@ -25,9 +23,8 @@ from .diagnosis import Thresholds
 from .diagnosis.ignoring import checked_ignore
 from .observe.batch import first_batch, fixed_batch_size
 from .observe.engines import engine, require
-from .observe.engines.undocumented import compiled_with
-from .observe.hooks import replace
-from .observe.keras2 import OutOfBatches, keras_2_sentence
+from .observe.engines.undocumented import OutOfBatches, compiled_with, updates_per_call, without_fit
+from .observe.keras2 import keras_2_sentence
 from .observe.probe import Probe, updates_made
 from .records import Finding, Snapshot
 from .report import BadInitializationError as BadInitializationError
@@ -140,7 +137,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         self._data_runs_python = False
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name not in _OF_A_FIT}
+        kept = {name: value for name, value in without_fit(vars(self)).items() if name not in _OF_A_FIT}
         return kept | {name: list(kept[name]) for name in ("reports", "findings", "snapshots")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -186,10 +183,13 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         if self._failed:
             return
         if self._probe is None:
-            self._step = updates_made(self.model)  # more than 0 where a training is resumed
-            self._stand_in()
+            with engine().attached(self.model):
+                self._step = updates_made(self.model)  # more than 0 where a training is resumed
+            self._put_back()
+            self._put_back = engine().stand_in(self.model, self._begin)
         elif self._due_after_next():
-            self._guarded(self._probe.mark)
+            with engine().attached(self.model):
+                self._guarded(self._probe.mark)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts, and audits where the schedule says so."""
@@ -197,9 +197,10 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         if not self._compiled:
             return  # a model of Keras 2
         due = self._due_after_next()
-        self._step += self.model.steps_per_execution
+        updates = updates_per_call(self.model)
+        self._step += updates
         if due and self._probe is not None and not self._failed:
-            self._look(self._measured, self.model.steps_per_execution)
+            self._look(self._measured, updates)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Closes the log; a later `fit` goes on in it."""
@@ -210,28 +211,12 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     # What they do
 
     def _due_after_next(self) -> bool:
-        return any(self._is_due(self._step + i + 1) for i in range(self.model.steps_per_execution))
+        return any(self._is_due(self._step + i + 1) for i in range(updates_per_call(self.model)))
 
-    def _stand_in(self) -> None:
-        """Takes the place of the train function for one call, or until the model is asked for that function."""
-        self._put_back()
-        model, train, make = self.model, self.model.train_function, self.model.make_train_function
-
-        def first(iterator: Any) -> Any:
-            self._put_back()
-            self._data_runs_python = engine().runs_python(iterator)
-            batch, iterator = engine().take_batch(iterator, model.steps_per_execution)
-            if batch is not None:
-                self._look(self._first_measured, batch)
-            return train(iterator)
-
-        def make_train_function(*args: Any, **kwargs: Any) -> Any:
-            put_back()
-            return make(*args, **kwargs)
-
-        # This order, and the other way round at the end: an interrupt in between leaves the harmless one.
-        put_back = replace(model, make_train_function=make_train_function, train_function=first)
-        self._put_back = put_back
+    def _begin(self, batch: Any, runs_python: bool) -> None:
+        """The first audit, on the first batch."""
+        self._data_runs_python = runs_python
+        self._look(self._first_measured, batch)
 
     def _first_measured(self, batch: Any) -> Snapshot | None:
         if self.data is not None:
@@ -263,11 +248,12 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
 
     def _look(self, measure: Callable[..., Snapshot | None], *args: Any) -> None:
         """One audit. What a person's own `on_finding` raises is theirs, everything else a fault of the audit."""
-        measured = self._guarded(measure, *args)
-        seen = None if measured is None else self._guarded(self._judged, measured)
-        if seen is not None:
-            self._guarded(self._show, measured, *seen)
-            self._react(*seen)
+        with engine().attached(self.model):
+            measured = self._guarded(measure, *args)
+            seen = None if measured is None else self._guarded(self._judged, measured)
+            if seen is not None:
+                self._guarded(self._show, measured, *seen)
+                self._react(*seen)
 
     def _judged(self, measured: Snapshot) -> tuple[Report, list[Finding]]:
         """The report, and what is news in it."""
@@ -341,7 +327,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
 
 
 _OF_A_FIT = (
-    *("params", "_model", "_probe", "_compiled", "_is_due", "_put_back"),
+    *("_probe", "_compiled", "_is_due", "_put_back"),
     *("_writer", "_folder", "_unwritable", "_step", "_failed"),
 )
 """Attributes that belong to a `fit` and its model: a copy has none of them."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from ..layers.inside import with_layers_below
 from .engines import engine
 
 
@@ -22,7 +23,7 @@ def first_samples(batch: Any, size: int | None) -> Any:
 def fixed_batch_size(model: Any) -> int | None:
     """The size of the batches that a built model works with, where it works with one size only and says so."""
     sizes = [tensor.shape[0] for tensor in getattr(model, "inputs", None) or () if tensor.shape]
-    for layer in model._flatten_layers():
+    for layer in with_layers_below(model):
         if isinstance(layer, keras.layers.RNN) and layer.stateful:
             sizes += [state.shape[0] for state in keras.tree.flatten(layer.states or ())]
     return next((int(size) for size in sizes if size), None)

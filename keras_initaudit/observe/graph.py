@@ -16,7 +16,7 @@ from ..layers import catalogue
 from ..layers.inside import held_layers, input_structure, layers_below, with_layers_below
 from ..theory.gains import activation_name, facts
 from . import describe
-from .engines import BACKENDS, Frame, Tap, engine
+from .engines import BACKENDS, Frame, engine
 from .taps import Recording
 
 
@@ -101,16 +101,18 @@ def _traced(model: Any, x: Any) -> Graph:
     activations = describe.activations(model)
     layers: list[Any] = []
 
-    def forward(frame: Frame, inputs: Any) -> list[Tap]:
+    def forward(frame: Frame, inputs: Any) -> None:
         recording = Recording(model, frame, activations=activations)
         with recording.installed():
             model(inputs, training=False)
-        calls = [call for call in recording.calls if call.output is not None]
-        layers[:] = [call.layer for call in calls]
-        return recording.taps([str(index) for index in range(len(recording.calls))])
+        layers[:] = [call.layer for call in recording.calls if call.output is not None]
 
-    flow = engine().follow(model, x if x is not None else _inputs(model), forward)
-    return Graph(layers, flow.above, flow.raw, flow.sums)
+    inputs = x if x is not None else _inputs(model)
+    traced = engine().follow(model, inputs, forward)
+    flows = traced.flows(range(len(keras.tree.flatten(inputs))))
+    above = [{max(-1, label) for label in flows[i]} for i in range(len(layers))]
+    sums = [tuple({max(-1, label) for label in term} for term in terms) for terms in traced.sums()]
+    return Graph(layers, above, traced.activations(), sums)
 
 
 def _inputs(model: Any) -> Any:

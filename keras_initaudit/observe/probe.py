@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -25,23 +25,30 @@ from . import describe, duplicates, measures, movement
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .engines import Array, Frame, UnobservableError, engine
 from .engines.undocumented import learning_rate_setting
-from .rows import Row, as_columns, rows_of, statistics_of, tensors_of
+from .rows import Key, Row, Samples, as_columns, rows_of, samples_of, statistics_of
 from .taps import Recording, optimizers, scales_loss
 
+_LOSS: Key = ("loss", 0, "loss")
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
 
 
 @dataclasses.dataclass(eq=False)
 class _Layout:
-    """What the tensors that a shadow step returns are, the loss behind them left out."""
+    """What the tensors that a shadow step returns are."""
 
     rows: list[Row]
-    parts: list[tuple[int, str]]
-    """Of each tensor its row, and the prefix of its statistics or `entropy`."""
+    keys: list[Key]
+    """Of each tensor, the sample that it is."""
     scaled: bool
     """Whether the gradients are those of a scaled loss."""
     optimizers: dict[int, Any]
     """id of a weight -> the optimizer that it is given to."""
+
+    def parts(self, tensors: Mapping[Key, Array]) -> Iterator[tuple[int, Row, str, Array]]:
+        """Number of a row, the row, and prefix and tensor of each of its samples."""
+        for i, row in enumerate(self.rows):
+            for prefix, key in row.samples.items():
+                yield i, row, prefix, tensors[key]
 
 
 class Probe:
@@ -78,6 +85,7 @@ class Probe:
         self._runner = engine().runner(model, data_runs_python=data_runs_python)
         self._activations: dict[tuple[int, str], gains.ActivationFacts] | None = None
         self._layout: _Layout | None = None
+        self._recorded: tuple[Recording, Samples] | None = None
         self._layers: tuple[LayerInfo, ...] | None = None
         self.kernels: list[tuple[int, Any]] = []
         self.marked: list[Any] | None = None
@@ -115,8 +123,7 @@ class Probe:
             self._describe(layout, tensors)
         values: list[dict[str, float]] = [{} for _ in layout.rows]
         histograms: dict[str, dict[str, Histogram]] = {}
-        for (i, prefix), tensor in zip(layout.parts, tensors[:-1], strict=True):
-            row = layout.rows[i]
+        for i, row, prefix, tensor in layout.parts(tensors):
             if prefix == "entropy":
                 values[i]["attention_entropy"] = measures.entropy(tensor)
                 continue
@@ -129,20 +136,20 @@ class Probe:
                 counted = measures.histogram(tensor)
                 if counted is not None:
                     histograms.setdefault(_HISTOGRAM_OF[prefix], {})[row.info.path] = counted
-        weights = {i: tensor for (i, prefix), tensor in zip(layout.parts, tensors, strict=False) if prefix == "weight"}
+        weights = {i: tensor for i, _, prefix, tensor in layout.parts(tensors) if prefix == "weight"}
         for i, columns in self._movement(weights, updates):
             values[i] |= columns
-        parts = dict(zip(layout.parts, tensors, strict=False))
         for i, row in enumerate(layout.rows):
-            if row.ends is not None and (i, "passed") in parts:
-                passed, backward, before = (parts[i, prefix] for prefix in ("passed", "backward", "preactivation"))
+            if row.ends is not None and "passed" in row.samples:
+                kinds = ("passed", "backward", "preactivation")
+                passed, backward, before = (tensors[row.samples[kind]] for kind in kinds)
                 values[i]["activation_saturated"] = measures.blocked(passed, backward, before, row.ends)
         assert self._layers is not None
         return Snapshot(
             step=step,
             layers=self._layers,
             statistics=tuple(Statistics(**row) for row in values),
-            loss=float(tensors[-1]),
+            loss=float(tensors[_LOSS]),
             baseline_loss=self._baseline,
             batch_size=batch_size(self.batch),
             histograms=histograms,
@@ -180,11 +187,11 @@ class Probe:
         used = self._layout.optimizers.values() if self._layout is not None else ()
         return next(iter((*used, *optimizers(self.model))), None)
 
-    def _describe(self, layout: _Layout, tensors: list[Array]) -> None:
+    def _describe(self, layout: _Layout, tensors: dict[Key, Array]) -> None:
         weights = {row.info.path: row.variable for row in layout.rows if row.variable is not None}
         repeated = self.duplicates()
         zeros: dict[int, tuple[str, ...]] = {}
-        for (i, prefix), tensor in zip(layout.parts, tensors, strict=False):
+        for i, _, prefix, tensor in layout.parts(tensors):
             if prefix.startswith("scale ") and not tensor[0].any() and tensor[1].any():
                 zeros[i] = (*zeros.get(i, ()), prefix.removeprefix("scale "))
         self._layers = tuple(
@@ -199,7 +206,7 @@ class Probe:
 
     # The run
 
-    def _run_scaled(self) -> list[Array]:
+    def _run_scaled(self) -> dict[Key, Array]:
         """A shadow step, with a loss scale that its float16 gradients survive, as the optimizer would find one."""
         if self._scale is None:
             scaling = [optimizer for optimizer in optimizers(self.model) if scales_loss(optimizer)]
@@ -210,17 +217,13 @@ class Probe:
             tensors = self._run()
         return tensors
 
-    def _overflows(self, tensors: list[Array]) -> bool:
+    def _overflows(self, tensors: dict[Key, Array]) -> bool:
         assert self._layout is not None
-        broken = {
-            prefix
-            for (_, prefix), tensor in zip(self._layout.parts, tensors[:-1], strict=True)
-            if not np.isfinite(tensor).all()
-        }
+        broken = {prefix for _, _, prefix, tensor in self._layout.parts(tensors) if not np.isfinite(tensor).all()}
         return bool(broken & {"backward", "gradient"}) and not broken & {"activation", "preactivation"}
 
-    def _run(self) -> list[Array]:
-        """One shadow step; the thinned tensors, and the loss behind them."""
+    def _run(self) -> dict[Key, Array]:
+        """One shadow step: the thinned tensors, and the loss."""
         assert self._scale is not None
         if self._activations is None:
             self._runner.build(self._train, self._whole_batch)
@@ -229,7 +232,7 @@ class Probe:
             with self.everything_kept():
                 self._activations = describe.activations(self.model)
         try:
-            return self._runner.run(self._step, self.batch, self._scale)
+            return self._run_on(self.batch)
         except UnobservableError:
             raise
         except Exception:
@@ -237,7 +240,19 @@ class Probe:
             if self._layers is not None or batch_size(self.batch) == batch_size(self._whole_batch):
                 raise
             self.batch = self._whole_batch
-            return self._runner.run(self._step, self.batch, self._scale)
+            return self._run_on(self.batch)
+
+    def _run_on(self, batch: Any) -> dict[Key, Array]:
+        assert self._scale is not None
+        tensors, facts = self._runner.run(self._step, batch, self._scale)
+        if facts is not None:
+            assert self._recorded is not None
+            (recording, samples), self._recorded = self._recorded, None
+            with self._runner.randomness_kept():
+                rows = list(rows_of(recording, samples, batch, facts))
+            self._layout = _Layout(rows, [*samples.tensors], recording.scaled, recording.applied)
+        assert self._layout is not None
+        return dict(zip(self._layout.keys, tensors, strict=True))
 
     def _recording(self, frame: Frame, scale: Any) -> Recording:
         scaled = any(scales_loss(optimizer) for optimizer in optimizers(self.model))
@@ -246,27 +261,21 @@ class Probe:
     def _train(self, frame: Frame, batch: Any, scale: Any) -> list[Any]:
         """The model's own step, of which nothing is kept."""
         with self._recording(frame, scale).installed():
-            _python_function(self.model.train_step)(batch)
+            frame.train(self.model, batch)
         return []
 
     def _step(self, frame: Frame, batch: Any, scale: Any) -> list[Any]:
-        """The model's own step; the thinned tensors, and the loss behind them; nothing but on the first replica."""
+        """The model's own step; the thinned tensors, and the loss; nothing but on the first replica."""
         recording = self._recording(frame, scale)
         with recording.installed():
-            _python_function(self.model.train_step)(batch)
+            frame.train(self.model, batch)
         if not frame.first_replica():
             return []
-        rows = list(rows_of(recording, batch))
-        tensors, parts = tensors_of(rows)
-        # Of the last trace: one that makes variables is followed by another one, which is the one that is run.
-        self._layout = _Layout(
-            [dataclasses.replace(row, tensors={}, probabilities=None, scales={}) for row in rows],
-            parts,
-            recording.scaled,
-            recording.applied,
-        )
+        samples = samples_of(recording, batch)
         known = recording.loss is not None
-        return [*tensors, ops.mean(ops.cast(recording.loss, "float32")) if known else ops.convert_to_tensor(NAN)]
+        samples.tensors[_LOSS] = ops.mean(ops.cast(recording.loss, "float32")) if known else ops.convert_to_tensor(NAN)
+        self._recorded = recording, samples
+        return list(samples.tensors.values())
 
     # The change of the weights
 
@@ -298,11 +307,6 @@ class Probe:
             compared = "gradient" in layout.rows[i].matrices and kernel.dtype != "float64"
             if compared and id(layout.optimizers.get(id(kernel))) in updated:
                 yield i, {"update_zero": movement.unchanged(old, weights[i])}
-
-
-def _python_function(function: Any) -> Any:
-    """What is behind a compiled function, which would hide its gradients."""
-    return getattr(function, "python_function", function)
 
 
 def updates_made(model: Any) -> int:

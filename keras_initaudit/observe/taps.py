@@ -1,7 +1,7 @@
 """What one run of a model's own `train_step` is made to leave behind: activations, gradients, gates, attention, loss.
 
 While a `Recording` is installed, each layer's `call` passes its output through a tap whose backward side sees
-dL/d(output), each layer's `activation` shows what enters it, and `optimizer.apply` takes the gradients down and applies
+dL/d(output), each layer's `activation` shows what enters it, and the optimizers give their gradients away and apply
 nothing. These are instance attributes, set past Keras's trackers and taken away again; the model's classes, its graph
 and its own compiled functions are not touched. Knows the backend by its `Frame` alone.
 """
@@ -19,7 +19,7 @@ from keras import ops
 from ..layers import attention, catalogue, table
 from ..layers.inside import layers_below, own_weights, with_layers_below
 from ..theory import gains
-from .engines import Frame, Tap, UnobservableError, undocumented
+from .engines import Frame
 from .hooks import replaced
 
 MAX_CALLS = 4
@@ -43,10 +43,13 @@ class Call:
     number: int
     """1 for the layer's first call."""
     output: Any
-    """None where the layer has no row: a container returns what its last layer returned, and that layer has the row."""
-    source: Any
-    """The output before the tap, from which the graph is followed backwards."""
+    """What goes on from the tap, whose label is the number of calls with an output before this one; None where the
+    layer has no row: a container returns what its last layer returned, and that layer has the row."""
     arguments: list[Any]
+    value: Any = None
+    """The output as it was then, for statistics; as all tensors below."""
+    argument: Any = None
+    """The first of the arguments, where it is not what another call gave."""
     preactivation: Any = None
     passed: list[Any] = field(default_factory=list)
     """The gradient at what enters an activation of the person's own: its backward side need not be its slope."""
@@ -94,8 +97,8 @@ class Recording:
                 if watched is not None and catalogue.unchanged(layer, watched.method):
                     method = self._attending(layer, getattr(layer, watched.method), watched.weights)
                     stack.enter_context(replaced(layer, watched.method, method))
+            stack.enter_context(self.frame.gradients(optimizers(self.model), self._take))
             for optimizer in optimizers(self.model):
-                stack.enter_context(replaced(optimizer, "apply", self._applying(optimizer)))
                 if scales_loss(optimizer) and self.scale is not None:
                     stack.enter_context(replaced(optimizer, "scale_loss", self._scaling))
             stack.enter_context(replaced(self.model, "compute_loss", self._losing(self.model.compute_loss)))
@@ -103,11 +106,6 @@ class Recording:
                 # Nobody looks at the metrics of a shadow step; to make their variables, it would be traced twice.
                 stack.enter_context(replaced(self.model, "compute_metrics", lambda *_args, **_kwargs: {}))
             yield self
-
-    def taps(self, paths: list[str]) -> list[Tap]:
-        """The calls that have an output, as the engine takes them; `paths` are the names of all calls."""
-        pairs = zip(self.calls, paths, strict=True)
-        return [Tap(path, call.source, call.output, call.arguments) for call, path in pairs if call.output is not None]
 
     def _observing(self, layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         def observed(*args: Any, **kwargs: Any) -> Any:
@@ -122,7 +120,8 @@ class Recording:
             weights = self.frame.attention(layer, start, inner)
             if weights is not None:
                 with self.frame.unrecorded():
-                    self._pending.setdefault(id(layer), {}).setdefault("attention", _few_samples(weights))
+                    few = self.frame.snapshot(_few_samples(weights))
+                    self._pending.setdefault(id(layer), {}).setdefault("attention", few)
             tapped = self._tap_first(layer, [*args, *kwargs.values()], outputs)
             if self._inner:
                 self._inner[-1].append(range(start, self.frame.position()))
@@ -137,22 +136,29 @@ class Recording:
         pending = self._pending.pop(id(layer), {})
         if index is None or number > (1 if id(layer) in self._looped else MAX_CALLS):
             return outputs
-        call = Call(layer, number, None, flat[index], [x for x in keras.tree.flatten(arguments) if self.frame.sees(x)])
+        call = Call(layer, number, None, [x for x in keras.tree.flatten(arguments) if self.frame.sees(x)])
+        entered = pending.pop("entered", None)
         vars(call).update(pending)
         if id(flat[index]) in self._tapped:
             if call.attention is not None:
                 self.calls.append(call)
             return outputs
-        if call.preactivation is None and call.arguments and not own_weights(layer) and self._activates(layer):
-            call.preactivation = call.arguments[0]
-        if isinstance(layer, keras.layers.RNN) and call.arguments:
-            with self.frame.unrecorded():
-                call.gates, call.preactivation = gate_preactivations(self.frame, layer, call.arguments[0])
+        if isinstance(layer, keras.layers.RNN):
+            if call.arguments:
+                with self.frame.unrecorded():
+                    gates, candidate = gate_preactivations(self.frame, layer, call.arguments[0])
+                    call.gates = None if gates is None else self.frame.snapshot(gates)
+                    call.preactivation = None if candidate is None else self.frame.snapshot(candidate)
+        elif call.preactivation is None and call.arguments and not own_weights(layer) and self._activates(layer):
+            entered, call.preactivation = call.arguments[0], self.frame.snapshot(call.arguments[0])
+        if call.arguments and id(call.arguments[0]) not in self._tapped:
+            call.argument = self.frame.snapshot(call.arguments[0])
 
         def seen(dy: Any) -> None:
             call.backward = dy
 
-        call.output = flat[index] = self.frame.tap(flat[index], seen)
+        call.output = flat[index] = self.frame.tap(flat[index], seen, len(self._tapped), call.arguments, entered)
+        call.value = self.frame.snapshot(call.output)
         self._tapped[id(call.output)] = call.output
         self.calls.append(call)
         return keras.tree.pack_sequence_as(outputs, flat)
@@ -164,7 +170,9 @@ class Recording:
                 if "preactivation" not in pending and _is_of_ones_own(activation):
                     pending["passed"] = []
                     x = self.frame.tap(x, pending["passed"].append)
-                pending.setdefault("preactivation", x)
+                if "preactivation" not in pending:
+                    x = pending["entered"] = self.frame.entering(x)
+                    pending["preactivation"] = self.frame.snapshot(x)
             return activation(x, *args, **kwargs)
 
         return entered
@@ -184,26 +192,18 @@ class Recording:
                 with self.frame.unrecorded(), contextlib.suppress(Exception):
                     weights = weights_of(*args, **kwargs)
                     if weights is not None:
-                        self._pending.setdefault(id(layer), {})["attention"] = _few_samples(weights)
+                        few = self.frame.snapshot(_few_samples(weights))
+                        self._pending.setdefault(id(layer), {})["attention"] = few
             return method(*args, **kwargs)
 
         return attended
 
-    def _applying(self, optimizer: Any) -> Callable[..., Any]:
-        def applied(grads: Any, trainable_variables: Any = None) -> Any:
-            if not self.frame.here():
-                raise UnobservableError(
-                    "the model's own train_step applies its optimizer inside a condition or a loop of the backend"
-                )
-            variables = trainable_variables if trainable_variables is not None else undocumented.weights_of(optimizer)
-            if self.frame.first_replica():
-                for gradient, variable in zip(grads, variables, strict=False):
-                    self.applied.setdefault(id(variable), optimizer)
-                    if gradient is not None:
-                        self.gradients.setdefault(id(variable), gradient)
-            return optimizer.iterations
-
-        return applied
+    def _take(self, optimizer: Any, gradients: Any, variables: Any) -> None:
+        if self.frame.first_replica():
+            for gradient, variable in zip(gradients, variables, strict=False):
+                self.applied.setdefault(id(variable), optimizer)
+                if gradient is not None:
+                    self.gradients.setdefault(id(variable), gradient)
 
     def _scaling(self, loss: Any) -> Any:
         self.scaled = True
@@ -213,7 +213,7 @@ class Recording:
         def lost(*args: Any, **kwargs: Any) -> Any:
             loss = compute_loss(*args, **kwargs)
             if self.loss is None and self.frame.sees(loss) and self.frame.first_replica():
-                self.loss = loss
+                self.loss = self.frame.snapshot(loss)
             return loss
 
         return lost

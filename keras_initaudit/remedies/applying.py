@@ -17,6 +17,7 @@ from keras import ops
 from .. import initializers
 from ..initializers.base import mix
 from ..layers import catalogue
+from ..layers.inside import with_layers_below
 from ..observe import describe
 from ..records.remedies import (
     CleanData,
@@ -206,7 +207,7 @@ def _like(before: Any, array: Any) -> Any:
 def _targets(paths: tuple[str, ...], model: Any) -> Iterator[tuple[str, Any, str | None]]:
     """(path, layer, name of one weight or None for all of them) of rows of a snapshot."""
     names = describe.layer_paths(model)
-    layers = {names[id(layer)]: layer for layer in model._flatten_layers() if id(layer) in names}
+    layers = {names[id(layer)]: layer for layer in with_layers_below(model) if id(layer) in names}
     for row in paths:
         path = re.sub(r"#\d+", "", row)
         owner, _, part = path.rpartition("/")
@@ -219,7 +220,7 @@ def _targets(paths: tuple[str, ...], model: Any) -> Iterator[tuple[str, Any, str
 
 
 def _start_again(path: str, layer: Any, part: str | None, started: dict[str, Any]) -> None:
-    for inner in layer._flatten_layers():
+    for inner in with_layers_below(layer):
         for name, owner, attribute in catalogue.own_kernels(inner):
             if part is not None and name != part:
                 continue

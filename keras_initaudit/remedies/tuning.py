@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ..layers.inside import layers_below, with_layers_below
 from ..observe.hooks import replaced
 
 _PASSES = 3  # a linear map is right after one; a Keras layer in half precision may need the second
@@ -55,9 +56,9 @@ def tune(model: Any, x: Any, wanted: list[Tuned]) -> None:
 def _hooks(model: Any) -> dict[int, Any]:
     """Inner layer -> the layer whose call stands for it: a cell runs in its layer's loop, a wrapped layer in a map."""
     found: dict[int, Any] = {}
-    for layer in model._flatten_layers():
+    for layer in with_layers_below(model):
         if isinstance(layer, keras.layers.RNN | keras.layers.TimeDistributed):
-            found |= {id(inner): layer for inner in layer._flatten_layers(include_self=False)}
+            found |= {id(inner): layer for inner in layers_below(layer)}
     return found
 
 

@@ -153,7 +153,8 @@ def _layer(layer: Any) -> Elementwise | str:
         return look(inner)
     own = type(layer).__module__.partition(".")[0] != "keras"
     # An object with weights, random numbers or layers is more than an activation.
-    if not own or layer.variables or layer._layers:
+    holds = any(isinstance(held, kinds.Layer) for held in keras.tree.flatten(list(vars(layer).values())))
+    if not own or layer.variables or holds:
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}) is no elementwise activation. Give an activation layer, a "
             "layer with an `activation`, or the function itself."

@@ -140,12 +140,13 @@ def row(build, method, jit, pairs):
     audit = board = None
     if method == "InitAudit()":
         audit = InitAudit(folder, on_finding="silent")
-        begin = audit._begin
+        look = audit._look
 
-        def first_verdict(batch):
-            found["verdict"] = timed(begin, batch)
+        def first_verdict(*first):
+            audit._look = look
+            found["verdict"] = timed(look, *first)
 
-        audit._begin = first_verdict
+        audit._look = first_verdict
         callbacks.append(audit)
     elif method == "TensorBoard":
         board = keras.callbacks.TensorBoard(folder, histogram_freq=1)
@@ -177,7 +178,7 @@ def row(build, method, jit, pairs):
         if audit is not None:
             audit._probe.mark()
             audit._step += 1
-            audit._audit()
+            audit._look(audit._measured)
         elif board is not None:
             board._log_weights(1)
             board._writers["train"].flush()
@@ -195,16 +196,16 @@ def row(build, method, jit, pairs):
 
 
 PARTS = (
-    ("train_step is traced", "probe.Probe", "_step"),
-    ("shadow step runs", "probe.Probe", "_run"),
-    ("weights of the step before", "probe.Probe", "_kernel_samples"),
-    ("layers are described", "probe.Probe", "_describe"),
-    ("numbers of the tensors", "probe", "statistics_of"),
-    ("histograms", "statistics", "histogram"),
+    ("train_step is traced", "observe.probe.Probe", "_step"),
+    ("shadow step runs", "observe.probe.Probe", "_run"),
+    ("weights of the step before", "observe.probe.Probe", "_kernel_samples"),
+    ("layers are described", "observe.probe.Probe", "_describe"),
+    ("numbers of the tensors", "observe.probe", "statistics_of"),
+    ("histograms", "observe.measures", "histogram"),
     ("diagnosis", "auditing", "diagnose"),
-    ("remedies are proven", "remedy", "prove"),
+    ("remedies are proven", "remedies.applying", "prove"),
     ("report and log", "callback.InitAudit", "_write"),
-    ("all of an audit", "callback.InitAudit", "_audit"),
+    ("all of an audit", "callback.InitAudit", "_look"),
 )
 """What an audit is made of, and the function that does it; one that runs within another is taken off it."""
 

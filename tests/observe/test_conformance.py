@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_initaudit import InitAudit
+from keras_initaudit.observe.engines.tensorflow.frame import GraphFrame
 from keras_initaudit.observe.hooks import replaced
 from keras_initaudit.observe.taps import Recording
 
@@ -570,7 +571,7 @@ def test_the_check_for_what_is_left_behind_can_fail():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2, "relu")])
     model.compile("sgd", "mse")
     assert_clean(model)
-    with Recording(model, None).installed():
+    with Recording(model, GraphFrame()).installed():
         watched = model.layers[0].activation
         with pytest.raises(AssertionError):
             assert_clean(model)

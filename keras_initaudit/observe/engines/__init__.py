@@ -1,16 +1,22 @@
 """What the audit asks of a backend: the protocol that each engine fulfils, and the engine of the backend in use.
 
-An engine is one module of this package, named like the backend, and the only one that imports it. Everything else in
-`observe` speaks `keras.ops` and this protocol. What runs within `Runner.run` may be traced: it touches tensors, and
-never asks for their values.
+An engine is one module or package in here, named like the backend, and the only one that imports it. Everything else in
+`observe` speaks `keras.ops` and this protocol.
+
+Tensors within a trace, facts outside of it. What runs within `Runner.run` may be traced: it touches tensors through a
+`Frame`, and never asks for their values. What a run says of itself (what flows where, what a weight is used for) is
+asked of its `Facts` once it is over; the two know a tensor by its label. A tap has the label that it was given, from 0
+on; the k-th leaf of the batch, in the order of `keras.tree.flatten`, has the label -1 - k.
+
+Where backends differ in a function, its docstring has a line for each.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import keras
 import numpy as np
@@ -30,46 +36,82 @@ class UnobservableError(Exception):
     """The model's training step hides its gradients where a second run of it cannot reach them."""
 
 
-class Tap(NamedTuple):
-    """A tensor that is observed on its way: what came in, what goes on, and what its layer was called with."""
-
-    path: str
-    source: Any
-    output: Any
-    arguments: Sequence[Any]
-
-
-class Flow(NamedTuple):
-    """What a graph says of its taps, each known by its number; -1 is the inputs."""
-
-    above: list[set[int]]
-    """Of each tap, those that flow into it without passing another one."""
-    raw: dict[int, str]
-    """Of a tap, the activation that is applied to it outside of any layer."""
-    sums: list[tuple[set[int], ...]]
-    """Of each addition, what flows into each of its terms."""
-
-
 class Frame(Protocol):
     """One run of the step: which tensors belong to it, and how they are observed."""
 
+    def train(self, model: Any, batch: Any) -> None:
+        """Runs the model's own `train_step`; of what the run computes before and after it, the facts say nothing.
+
+        TensorFlow: `train_step(batch)`, and what is behind it where it is a `tf.function`.
+        JAX: `train_step(state, batch)`, with the state of this run.
+        PyTorch: `train_step(batch)`, in a `TorchFunctionMode` that hands labels on from tensor to tensor.
+        """
+
+    def gradients(
+        self, optimizers: Iterable[Any], take: Callable[[Any, Sequence[Any], Sequence[Any]], None]
+    ) -> AbstractContextManager[Any]:
+        """Within the block no optimizer updates anything: `take` gets it, its gradients and their weights instead.
+
+        TensorFlow: in place of `optimizer.apply`.
+        JAX: of `optimizer.stateless_apply` too; each gradient is labelled, for `Facts.unreached`.
+        PyTorch: of `optimizer.apply`, and of the `step` of every `torch.optim` class.
+        """
+
     def sees(self, x: Any) -> bool:
-        """Whether `x` is a floating tensor of this run."""
+        """Whether `x` is a floating tensor of this run.
+
+        TensorFlow: of this graph. JAX: of this trace, below the tracers that differentiate. PyTorch: any that is real.
+        """
 
     def here(self) -> bool:
-        """Whether the code that runs now belongs to this run, and not to a loop or function within it."""
+        """Whether the code that runs now belongs to this run, and not to a loop or function within it.
+
+        JAX, PyTorch: always; a tensor of a loop is one that `sees` does not see.
+        """
 
     def first_replica(self) -> bool:
-        """Whether it runs for the first of the replicas."""
+        """Whether it runs for the first of the replicas. JAX, PyTorch: always."""
 
     def unrecorded(self) -> AbstractContextManager[Any]:
-        """What is computed in the block leaves no gradient behind."""
+        """What is computed in the block leaves no gradient behind. JAX: as anywhere. PyTorch: `no_grad`."""
 
-    def tap(self, x: Any, seen: Callable[[Any], None]) -> Any:
-        """`x`, so that `seen` is given dL/dx; where the loss passes it by, dL/d(the logits that it takes instead)."""
+    def tap(
+        self,
+        x: Any,
+        seen: Callable[[Any], None],
+        label: int | None = None,
+        arguments: Sequence[Any] = (),
+        entered: Any = None,
+    ) -> Any:
+        """`x`, so that `seen` is given dL/dx; where the loss passes it by, dL/d(the logits that it takes instead).
+
+        TensorFlow: an operation with a backward side. JAX: a `custom_vjp`, its label a `checkpoint_name`.
+        PyTorch: a hook on `x` itself.
+
+        Args:
+            x: A tensor that `sees` sees.
+            seen: Is given the gradient.
+            label: The name of the tap in the facts; None for one that they leave out.
+            arguments: What the layer was called with that gives `x`, for the facts of a run that leaves no graph.
+            entered: What `entering` gave, where `x` is what an activation made of it.
+        """
+
+    def entering(self, x: Any) -> Any:
+        """`x`, on its way into an activation; a `tap` of what comes out may need the gradient here.
+
+        TensorFlow: `x` as it is; Keras computes a cross-entropy from logits that it has kept.
+        JAX, PyTorch: tapped; Keras computes it from the probabilities, and dL/d(logits) is found here alone.
+        """
+
+    def snapshot(self, x: Any) -> Any:
+        """The value of a tensor as it is now, for statistics.
+
+        TensorFlow: itself. JAX: without the tracers that differentiate. PyTorch: a copy, for later code may write in
+        place.
+        """
 
     def value(self, variable: Any) -> Any:
-        """The value that a Keras variable has in this run."""
+        """The value that a Keras variable has in this run. JAX: that of the state of this run."""
 
     def position(self) -> int:
         """How many operations the run consists of so far; 0 where nobody counts them."""
@@ -77,26 +119,45 @@ class Frame(Protocol):
     def attention(self, layer: Any, start: int, inner: Sequence[range]) -> Any:
         """The weights `[..., queries, keys]` that a softmax in the code of `layer` itself makes; None without one.
 
+        TensorFlow: found among the operations. JAX, PyTorch: None, as where nobody counts operations.
+
         Args:
             layer: The layer whose call has just ended.
             start: The position at which it began.
             inner: The positions of the layers that it has called, which have rows of their own.
         """
 
-    def uses(self, data: Sequence[Any], outputs: Sequence[Any], weights: Sequence[Any]) -> dict[int, Use]:
-        """Id of a weight -> what the step does with it; nothing of a weight of which the run leaves no trace.
+
+class Facts(Protocol):
+    """What a run says of itself, asked when it is over.
+
+    TensorFlow: read from the graph. JAX: from the jaxpr. PyTorch: what the `TorchFunctionMode` has handed on.
+    """
+
+    def flows(self, leaves: Collection[int]) -> dict[int, tuple[int, ...]]:
+        """Label of each tap -> labels of the taps and leaves that flow into it without passing another one.
 
         Args:
-            data: The tensors of the batch.
-            outputs: What the observed layers gave out: what reaches one of these is a signal.
-            weights: Keras variables.
+            leaves: Numbers of the leaves of the batch that are known; others are passed over.
         """
 
-    def looked_up(self, tensor: Any) -> bool:
-        """Whether nothing is done with the numbers of a tensor but to look something up by them, or compare them."""
+    def uses(self, weights: Sequence[Any]) -> dict[int, Use]:
+        """Id of a Keras variable -> what the step does with it; nothing of one of which the run leaves no trace."""
 
-    def flows(self, taps: Sequence[Tap], inputs: Sequence[tuple[str, Any]]) -> list[tuple[str, ...]]:
-        """Of each tap, the paths of the taps and inputs that flow into it without passing another one."""
+    def looked_up(self, leaf: int) -> bool:
+        """Whether nothing is done with the numbers of a leaf but to look something up by them, or compare them."""
+
+    def unreached(self) -> set[int]:
+        """Ids of the weights whose gradient is zeros because nothing flows into it.
+
+        TensorFlow, PyTorch: none; a weight that the loss does not reach has the gradient None.
+        """
+
+    def activations(self) -> dict[int, str]:
+        """Label of a tap -> the activation that is applied to it outside of any layer."""
+
+    def sums(self) -> list[tuple[set[int], ...]]:
+        """Of each addition, the labels of what flows into each of its terms."""
 
 
 Step = Callable[[Frame, Any, Any], list[Any]]
@@ -104,25 +165,39 @@ Step = Callable[[Frame, Any, Any], list[Any]]
 
 
 class Runner(Protocol):
-    """Runs the step of one model beside its training; whatever that changes is put back."""
+    """Runs the step of one model beside its training; whatever that changes is put back.
+
+    TensorFlow: what the graph writes. JAX: nothing but the values of the variables of an eager model, for a trace
+    writes none. PyTorch: copies of all variables, `.grad`, buffers, `module.training`.
+    """
 
     def ready(self, batch: Any) -> bool:
         """Whether the step can run now."""
 
     def build(self, step: Step, batch: Any) -> None:
-        """Makes the variables that the model does not have yet, with the values that they have in its `fit`."""
+        """Makes the variables that the model does not have yet, with the values that they have in its `fit`.
 
-    def run(self, step: Step, batch: Any, scale: float) -> list[Array]:
-        """What the step returns on the first replica, on the host. It is traced once, where the backend traces."""
+        JAX, PyTorch: by Keras's symbolic build, which is what their `fit` does.
+        """
+
+    def run(self, step: Step, batch: Any, scale: float) -> tuple[list[Array], Facts | None]:
+        """What the step returns on the first replica, on the host; and the facts of the run, where `step` was called.
+
+        It is called once, where the backend traces, and what it returned then is computed anew at each run.
+        """
 
     def everything_kept(self) -> AbstractContextManager[None]:
         """All that a training step changes is put back at the end of the block."""
 
     def randomness_kept(self) -> AbstractContextManager[None]:
-        """The random states that are no variables of the model are put back at the end of the block."""
+        """The random states that are no variables of the model are put back at the end of the block.
+
+        TensorFlow: those of Keras, Python, numpy and of eager operations. JAX: of Keras, Python and numpy.
+        PyTorch: and of torch, on every device.
+        """
 
     def update(self, batch: Any) -> None:
-        """One real update; within `everything_kept`."""
+        """One real update; within `everything_kept`. JAX: the new state is written into the variables."""
 
     def sampler(self, tensors: Callable[[], list[Any]]) -> Callable[[], list[Array]]:
         """A function that brings tensors made of variables to the host."""
@@ -135,39 +210,61 @@ class Engine(Protocol):
         """A `Runner`; `data_runs_python` says whether Python functions of the data may run at the same time."""
 
     def replicas(self, model: Any) -> int:
-        """On how many replicas a step of the model runs."""
+        """On how many replicas a step of the model runs. JAX, PyTorch: 1; a process is on its own."""
 
-    def follow(self, model: Any, inputs: Any, forward: Callable[[Frame, Any], Sequence[Tap]]) -> Flow:
-        """Traces `forward` on inputs of the shape of `inputs` (tensors, or `KerasTensor`s), and reads the graph."""
+    def attached(self, model: Any) -> AbstractContextManager[None]:
+        """In the block the variables of a model can be read and written, also in the middle of an epoch.
+
+        TensorFlow, PyTorch: as always. JAX: `fit` has taken their values; they are lent those of `model._jax_state`.
+        """
+
+    def stand_in(self, model: Any, begin: Callable[[Any, bool], None]) -> Callable[[], None]:
+        """Shows `begin` the first batch of `fit`, once, before the train function gets it.
+
+        TensorFlow: `train_function(iterator)`; the batch is put in front again.
+        JAX: `train_function(state, iterator)`; the variables are attached to that state, which becomes
+        `model._jax_state` where `begin` raises.
+        PyTorch: `train_function(data)`, and `data[0]` is the batch.
+
+        Args:
+            model: In its `fit`, before the first call of its train function.
+            begin: Gets the batch, and whether Python functions may run in threads of their own to make batches.
+
+        Returns:
+            A function that undoes it; a second call does nothing.
+        """
+
+    def follow(self, model: Any, inputs: Any, forward: Callable[[Frame, Any], None]) -> Facts:
+        """Traces `forward` on inputs of the shape of `inputs` (tensors, or `KerasTensor`s), and reads the graph.
+
+        JAX: its jaxpr, with the variables attached. PyTorch: it runs, on zeros where there are no tensors.
+        """
 
     def first_batch(self, x: Any, y: Any, sample_weight: Any, size: int) -> Any:
         """The first batch of anything that `fit` takes, as `train_step` would get it; None where there is no data."""
 
     def first_samples(self, batch: Any, size: int | None) -> Any:
-        """The first samples of a batch as `fit` hands it to `train_step`."""
+        """The first samples of a batch as `fit` hands it to `train_step`.
 
-    def take_batch(self, iterator: Any, count: int) -> tuple[Any, Any]:
-        """The next batch of `fit`'s iterator, None at its end, and an iterator that begins with it again."""
-
-    def runs_python(self, iterator: Any) -> bool:
-        """Whether Python functions may run in threads of their own to make the batches of `fit`'s iterator."""
+        TensorFlow: of the first replica. JAX: the same on every device, where the data is distributed.
+        """
 
     def is_tensor(self, x: Any) -> bool:
         """Whether `x` is a dense tensor of the backend."""
 
     def shape(self, x: Any) -> tuple[int | None, ...] | None:
-        """The shape of a tensor, as far as it is known; None where not even its rank is."""
+        """The shape of a tensor, as far as it is known; None where not even its rank is. JAX, PyTorch: all known."""
 
     def gather(self, x: Any, rows: npt.NDArray[np.int32]) -> Any:
         """Rows of a tensor by their numbers, none of them negative: one operation."""
 
     def dense(self, gradient: Any) -> Any:
-        """A gradient as one tensor."""
+        """A gradient as one tensor. JAX, PyTorch: it is one."""
 
     def rows_of(self, gradient: Any) -> tuple[Any, int | None] | None:
         """Of a gradient that holds some rows alone: their sums `[rows, units]`, and how many rows there were before.
 
-        None for a dense gradient. The number is None where it is not known.
+        None for a dense gradient, which it always is on JAX and PyTorch. The number is None where it is not known.
         """
 
 

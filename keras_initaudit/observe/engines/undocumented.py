@@ -1,16 +1,19 @@
 """What the audit needs of Keras on every backend and Keras does not document: a function for each need.
 
-The names behind them may move in any release. `tests/observe/test_private_names.py` looks each of them up.
+The names behind them may move in any release. `tests/observe/test_private_names.py` looks each of them up. What is
+needed of single layers stands in `layers/inside.py`.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from keras.src.backend.common import global_state
+
+from ..hooks import replace
 
 
 def compiled_with(model: Any) -> tuple[Any, Any]:
@@ -22,6 +25,54 @@ def all_built(model: Any) -> bool:
     """Whether the model, its layers, its loss and its metrics all have their variables."""
     parts = (model._compile_metrics, model._compile_loss, *model._flatten_layers())
     return all(part is None or part.built for part in parts)
+
+
+def layers_built(model: Any) -> bool:
+    """Whether the model and its layers have their variables."""
+    return all(layer.built for layer in model._flatten_layers())
+
+
+def build_with(model: Any, batch: Any) -> None:
+    """Builds a model, its loss and its metrics from one batch, without running it."""
+    model._symbolic_build(data_batch=batch)
+
+
+def keras_made(layer: Any) -> bool:
+    """Whether the class of a layer is one of Keras's own."""
+    return type(layer).__module__.startswith("keras.src.")
+
+
+def updates_per_call(model: Any) -> int:
+    """How many batches one call of the train function takes."""
+    return int(model.steps_per_execution)
+
+
+def in_place_of_train_function(model: Any, first: Callable[..., Any]) -> Callable[[], None]:
+    """Lets `first` take the place of the model's train function for one call, or until the model is asked for it.
+
+    A `fit` that ends before that call leaves it behind; it goes as soon as the model is asked for its train function,
+    as every `fit` does first.
+
+    Args:
+        model: In its `fit`, which has made its train function.
+        first: Gets Keras's own train function, and what `fit` calls it with.
+
+    Returns:
+        A function that puts back what was there; a second call does nothing.
+    """
+    train, make = model.train_function, model.make_train_function
+
+    def train_function(*arguments: Any) -> Any:
+        put_back()
+        return first(train, *arguments)
+
+    def make_train_function(*args: Any, **kwargs: Any) -> Any:
+        put_back()
+        return make(*args, **kwargs)
+
+    # This order, and the other way round at the end: an interrupt in between leaves the harmless one.
+    put_back = replace(model, make_train_function=make_train_function, train_function=train_function)
+    return put_back
 
 
 def weights_of(optimizer: Any) -> list[Any]:
@@ -49,3 +100,24 @@ def names_kept() -> Iterator[None]:
     finally:
         counters.clear()
         counters.update(before)
+
+
+def without_fit(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a callback, less those that Keras has given it for a `fit`."""
+    return {name: value for name, value in attributes.items() if name not in ("params", "_model")}
+
+
+def is_keras_2(kind: type) -> bool:
+    """Whether a class is one of Keras 2: known by its module, so that neither package is imported."""
+    return kind.__module__.split(".")[0] == "tf_keras" or kind.__module__.startswith("tensorflow.python.keras.")
+
+
+class OutOfBatches:
+    """The answers to what the `fit` of Keras 2 asks its callbacks: this one has nothing to do at a batch."""
+
+    _supports_tf_logs = True
+
+    def _implements_train_batch_hooks(self) -> bool:
+        return False
+
+    _implements_test_batch_hooks = _implements_predict_batch_hooks = _implements_train_batch_hooks

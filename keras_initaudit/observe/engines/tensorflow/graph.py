@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from . import Use
+from .. import Use
 
 # What a weight is for
 
@@ -42,30 +42,37 @@ _FORGETTING = frozenset({"Rank", "Shape", "ShapeN", "Size", "VarIsInitializedOp"
 """Operations in whose results the values do not matter."""
 
 
-def uses(graph: Any, data: Iterable[Any], outputs: Iterable[Any], weights: Iterable[Any]) -> dict[int, Use]:
+def uses(
+    operations: Sequence[Any],
+    captures: Iterable[Any],
+    data: Iterable[Any],
+    outputs: Iterable[Any],
+    weights: Iterable[Any],
+) -> dict[int, Use]:
     """Id of a weight -> what the step does with it; nothing of a weight that the graph does not show.
 
     Args:
-        graph: The graph of the step, before any statistics are taken.
+        operations: Those of the step, each after those that it takes its inputs from, without those of statistics.
+        captures: Pairs of what the graph of the step takes from outside, and the tensor for it in the graph.
         data: The tensors of the batch.
         outputs: What the observed layers gave out: what reaches one of these is a signal.
         weights: Keras variables.
     """
-    handles = {id(handle): inner for handle, inner in graph.captures}
+    handles = {id(handle): inner for handle, inner in captures}
     wanted = {id(w): handles.get(id(getattr(w.value, "handle", None))) for w in weights}
     if not any(handle is not None for handle in wanted.values()):
         return {}
-    dependent = _dependent(graph, data)
-    signals = {id(tensor) for tensor in outputs}
-    found = {key: _use(handle, dependent, signals) for key, handle in wanted.items() if handle is not None}
+    dependent = _dependent(operations, data)
+    signals, step = {id(tensor) for tensor in outputs}, {id(op) for op in operations}
+    found = {key: _use(handle, dependent, signals, step) for key, handle in wanted.items() if handle is not None}
     return {key: use for key, use in found.items() if use is not None}
 
 
-def _dependent(graph: Any, data: Iterable[Any]) -> set[int]:
+def _dependent(operations: Iterable[Any], data: Iterable[Any]) -> set[int]:
     """Ids of the operations whose values follow from the data, or from random numbers that take its place."""
     sources = {id(tensor.op) for tensor in data if hasattr(tensor, "op")}
     found: set[int] = set()
-    for op in graph.get_operations():  # each after those that it takes its inputs from
+    for op in operations:
         if op.type not in _FORGETTING and (
             id(op) in sources or "Random" in op.type or any(id(tensor.op) in found for tensor in op.inputs)
         ):
@@ -73,7 +80,7 @@ def _dependent(graph: Any, data: Iterable[Any]) -> set[int]:
     return found
 
 
-def _use(handle: Any, dependent: set[int], signals: set[int]) -> Use | None:
+def _use(handle: Any, dependent: set[int], signals: set[int], step: set[int]) -> Use | None:
     seen: set[int] = set()
     todo, evidence = [handle], set[Use]()
     while todo:
@@ -82,7 +89,7 @@ def _use(handle: Any, dependent: set[int], signals: set[int]) -> Use | None:
             evidence.add("other")
             continue
         for op in tensor.consumers():
-            if id(op) in seen or op.type in _FORGETTING:
+            if id(op) in seen or id(op) not in step or op.type in _FORGETTING:
                 continue
             seen.add(id(op))
             if op.type in _GATHERING and tensor is op.inputs[0]:
@@ -103,14 +110,14 @@ def _use(handle: Any, dependent: set[int], signals: set[int]) -> Use | None:
     return "table" if "table" in evidence else "other" if evidence else None
 
 
-def looked_up(tensor: Any) -> bool:
-    """Whether nothing is done with the numbers of a tensor but to look something up by them, or to compare them."""
-    seen: set[int] = set()
+def looked_up(tensor: Any, operations: Iterable[Any]) -> bool:
+    """Whether these operations use the numbers of a tensor only to look something up by them, or to compare them."""
+    seen, step = set[int](), {id(op) for op in operations}
     todo, found = [tensor], False
     while todo:
         current = todo.pop()
         for op in current.consumers():
-            if id(op) in seen or op.type in _FORGETTING:
+            if id(op) in seen or id(op) not in step or op.type in _FORGETTING:
                 continue
             seen.add(id(op))
             if op.type == "OneHot" or (op.type in _GATHERING and current is not op.inputs[0]):
@@ -131,7 +138,7 @@ def _repeats(op: Any) -> bool:
 # What flows where
 
 
-def above(tensor: Any, known: dict[int, str]) -> Iterator[str]:
+def above(tensor: Any, known: dict[int, int]) -> Iterator[int]:
     """The known tensors that flow into one without passing another; not along a mask, which no signal flows through."""
     todo, visited = [tensor], set()
     while todo:
@@ -199,8 +206,8 @@ def raw_activation(tensor: Any) -> str | None:
     return None
 
 
-def sums(graph: Any, known: dict[int, int]) -> Iterator[tuple[set[int], ...]]:
-    """The additions of a graph whose terms all come from the inputs or from taps."""
+def sums(operations: Iterable[Any], known: dict[int, int]) -> Iterator[tuple[set[int], ...]]:
+    """The additions whose terms all come from the inputs or from taps."""
 
     def origins(tensor: Any) -> set[int]:
         found, todo, seen = set(), [tensor], set()
@@ -213,7 +220,7 @@ def sums(graph: Any, known: dict[int, int]) -> Iterator[tuple[set[int], ...]]:
                 todo.extend(current.op.inputs)
         return found
 
-    for op in graph.get_operations():
+    for op in operations:
         if op.type in ("AddV2", "AddN", "Add") and op.outputs[0].dtype.is_floating:
             terms = tuple(origins(tensor) for tensor in op.inputs)
             if len(terms) > 1 and all(terms):

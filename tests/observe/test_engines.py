@@ -1,0 +1,222 @@
+"""The protocol of the engines: who fulfils it, what runs within a trace and what outside, what engines may do."""
+
+import contextlib
+import dataclasses
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_initaudit import InitAudit, callback
+from keras_initaudit.observe import engines, probe
+from keras_initaudit.observe.batch import first_samples
+from keras_initaudit.observe.engines import tensorflow as engine
+from keras_initaudit.observe.engines.tensorflow import frame, step
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(16, 5, 4)).astype("float32")
+Y = RNG.integers(0, 3, 16)
+
+
+# Who fulfils it
+
+
+def differences(protocol, found):
+    """The functions of a protocol that an object lacks, or has with other arguments."""
+    for name, function in vars(protocol).items():
+        if name.startswith("_"):
+            continue
+        wanted = list(inspect.signature(function).parameters)
+        own = getattr(found, name, None)
+        # A module's functions have no `self`.
+        if own is None or list(inspect.signature(own).parameters) != wanted[1 if inspect.ismodule(found) else 0 :]:
+            yield name
+
+
+PARTS = [
+    (engines.Engine, engine),
+    (engines.Frame, frame.GraphFrame),
+    (engines.Facts, frame._GraphFacts),
+    (engines.Facts, frame._EagerFacts),
+    (engines.Runner, step.GraphRunner),
+]
+
+
+@pytest.mark.parametrize(("protocol", "part"), PARTS, ids=lambda part: part.__name__)
+def test_an_engine_has_the_functions_of_the_protocol(protocol, part):
+    assert not list(differences(protocol, part))
+
+
+def test_a_function_that_is_missing_or_another_is_found():
+    class Other(frame.GraphFrame):
+        def tap(self, x, seen):
+            return x
+
+        entering = None
+
+    assert set(differences(engines.Frame, Other)) == {"tap", "entering"}
+
+
+# Within a trace, and outside
+
+
+def network():
+    """Attention, recurrence, a table of one's own layer, a sum and a softmax, compiled."""
+    x = inputs = keras.Input((5, 4))
+    x = layers.Dense(6, "relu", name="first")(2.0 * x)
+    x = x + layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.LSTM(5, name="lstm")(x)
+    x = layers.Activation("tanh", name="tanh")(layers.Dense(4, name="plain")(x))
+    model = keras.Model(inputs, layers.Dense(3, "softmax", name="last")(x))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def snapshot(model=None):
+    keras.utils.set_random_seed(3)
+    model = model or network()
+    return probe.Probe(model, first_samples((X, Y), None)).measure(0)
+
+
+def test_tensors_are_touched_within_the_trace_and_facts_asked_outside_of_it(monkeypatch):
+    where = []
+    for name in ("samples_of", "rows_of"):
+        function = getattr(probe, name)
+        monkeypatch.setattr(
+            probe, name, lambda *args, f=function, n=name: where.append((n, tf.executing_eagerly())) or f(*args)
+        )
+    asked = frame._GraphFacts.flows
+    monkeypatch.setattr(
+        frame._GraphFacts, "flows", lambda *args: where.append(("flows", tf.executing_eagerly())) or asked(*args)
+    )
+    snapshot()
+    assert where[-3:] == [("samples_of", False), ("rows_of", True), ("flows", True)]
+
+
+def assert_same(left, right):
+    assert left.layers == right.layers
+    for path, a, b in zip((row.path for row in left.layers), left.statistics, right.statistics, strict=True):
+        for (name, x), y in zip(dataclasses.asdict(a).items(), dataclasses.asdict(b).values(), strict=True):
+            assert x == y or (x != x and y != y), (path, name, x, y)
+    assert left.loss == right.loss
+
+
+def copied(self, x):
+    with self.unrecorded():
+        return tf.identity(x)
+
+
+def test_what_goes_on_and_what_is_kept_may_be_two_tensors(monkeypatch):
+    """As where the kept one has lost its tracers, or is a copy that nobody writes into any more."""
+    expected = snapshot()
+    assert any(stats.entering_rms == stats.entering_rms for stats in expected.statistics)
+    monkeypatch.setattr(frame.GraphFrame, "snapshot", copied)
+    monkeypatch.setattr(frame.GraphFrame, "entering", lambda self, x: tf.identity(x))
+    assert_same(snapshot(), expected)
+
+
+def test_a_kept_tensor_that_is_another_one_would_be_seen(monkeypatch):
+    expected = snapshot()
+    monkeypatch.setattr(frame.GraphFrame, "snapshot", lambda self, x: 2.0 * copied(self, x))
+    with pytest.raises(AssertionError):
+        assert_same(snapshot(), expected)
+
+
+def test_what_enters_an_activation_reaches_the_tap_of_its_output(monkeypatch):
+    entered, tap, entering = {}, frame.GraphFrame.tap, frame.GraphFrame.entering
+    given = []
+
+    def watched(self, x, seen, label=None, arguments=(), entered=None):
+        if label is not None:
+            given.append((label, entered))
+        return tap(self, x, seen, label, arguments, entered)
+
+    monkeypatch.setattr(frame.GraphFrame, "tap", watched)
+    monkeypatch.setattr(frame.GraphFrame, "entering", lambda self, x: entered.setdefault(id(x), entering(self, x)))
+    shot = snapshot()
+    paths = [row.path for row in shot.layers if row.role == "layer"]
+    with_entry = {paths[label] for label, x in given if x is not None}
+    assert with_entry == {"first", "tanh", "last"}
+    assert [label for label, _ in given][-len(paths) :] == list(range(len(paths)))
+
+
+def test_zeros_that_nothing_flows_into_are_no_gradient(monkeypatch):
+    model = network()
+    kernel = model.get_layer("plain").kernel
+    assert snapshot(model)["plain"].gradient_rms > 0.0
+    monkeypatch.setattr(frame._GraphFacts, "unreached", lambda self: {id(kernel), id(model.get_layer("plain").bias)})
+    shot = snapshot(model)
+    assert np.isnan(shot["plain"].gradient_rms)
+    reached = {row.path: row.reached for row in shot.layers if row.role == "layer"}
+    assert (reached["plain"], reached["last"]) == (False, True)
+
+
+# In the middle of an epoch
+
+
+def test_variables_are_read_where_they_are_attached(monkeypatch):
+    inside, read = [], []
+
+    @contextlib.contextmanager
+    def attached(model):
+        inside.append(model)
+        try:
+            yield
+        finally:
+            inside.pop()
+
+    def reading(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *args, **kwargs: read.append((name, len(inside))) or function(*args, **kwargs)
+        )
+
+    monkeypatch.setattr(engine, "attached", attached)
+    reading(callback, "updates_made")
+    for name in ("mark", "measure", "duplicates"):
+        reading(probe.Probe, name)
+    network().fit(X, Y, batch_size=4, verbose=0, callbacks=[InitAudit(False, verbose=0, on_finding="silent")])
+    assert {name for name, _ in read} == {"updates_made", "mark", "measure", "duplicates"}
+    assert all(depth == 1 for _, depth in read)
+    assert not inside
+
+
+# The first batch
+
+
+def test_the_first_batch_is_shown_once_and_the_stand_in_is_gone():
+    model, seen = network(), []
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if not seen:
+                engine.stand_in(model, lambda batch, python: seen.append((batch, python)))
+
+    model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[Begin()])
+    ((batch, python),) = seen
+    np.testing.assert_array_equal(batch[0], X[:4])
+    assert python is False
+    assert "make_train_function" not in vars(model)
+    assert float(model.optimizer.iterations) == 4.0
+
+
+def test_a_stand_in_is_undone_where_what_it_shows_the_batch_to_raises():
+    model = network()
+
+    def fails(batch, python):
+        raise KeyboardInterrupt
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            engine.stand_in(model, fails)
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=[Begin()])
+    assert "make_train_function" not in vars(model)
+    assert float(model.optimizer.iterations) == 0.0
+    model.fit(X, Y, batch_size=4, verbose=0)
+    assert float(model.optimizer.iterations) == 4.0
