@@ -34,7 +34,7 @@ from known_faults_healthy import HEALTHY as HEALTHY_TABLES
 from known_faults_healthy_layers import HEALTHY as HEALTHY_LAYERS
 from known_faults_layers import FAULTS as LAYERS
 from known_faults_models import FAULTS as MODELS
-from known_faults_rivals import RIVALS, watch
+from known_faults_others import OTHERS, watch
 from known_faults_tasks import FAULTS as TASKS
 
 from keras_initaudit import audit
@@ -135,8 +135,8 @@ def measure(build: Callable[[], Start], given: tuple[float, float] | None) -> di
         losses = trained(step, samples, seed)
         curves.append([rounded(np.mean(losses[i : i + THINNED])) for i in range(0, STEPS, THINNED)])
         half.append(half_way(losses, best, end))
-    rivals = watch(lambda: restart(SEEDS[0]), step, model, x, y)
-    return {"ends": [rounded(best), rounded(end)], "half": half, "losses": curves, "rivals": rivals}
+    others = watch(lambda: restart(SEEDS[0]), step, model, x, y)
+    return {"ends": [rounded(best), rounded(end)], "half": half, "losses": curves, "others": others}
 
 
 def rounded(value: Any) -> float | None:
@@ -175,7 +175,7 @@ def train(out: Path, only: str) -> None:
         begin = time.monotonic()
         keras.backend.clear_session()
         known[name] = measure(build, given)
-        print(f"{time.monotonic() - begin:5.1f} s {name} {known[name]['half']} {known[name]['rivals']}", flush=True)
+        print(f"{time.monotonic() - begin:5.1f} s {name} {known[name]['half']} {known[name]['others']}", flush=True)
         write(out, {name: known[name] for name in wanted if name in known})
 
 
@@ -208,9 +208,9 @@ def report(labels: Path, details: bool) -> None:
     said: dict[str, dict[str, Said]] = defaultdict(dict)
     for name, build, _ in starts():
         said["keras_initaudit"][name] = audited(build)
-        for rival in RIVALS:
-            rules = frozenset(data["starts"][name]["rivals"][rival])
-            said[rival][name] = ("bad" if rules else "healthy", rules)
+        for other in OTHERS:
+            rules = frozenset(data["starts"][name]["others"][other])
+            said[other][name] = ("bad" if rules else "healthy", rules)
         if details:
             print(f"{name:70s} {truth(data, name):8s} {said['keras_initaudit'][name][0]:8s}", end=" ")
             print(", ".join(sorted(said["keras_initaudit"][name][1])), flush=True)

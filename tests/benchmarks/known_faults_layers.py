@@ -141,7 +141,7 @@ FAULTS: list[Fault] = [
     fault(
         "frozen random layers",
         "architecture",
-        "github.com/keras-team/keras/issues/4674: layers that are frozen before they were trained",
+        issue(4674, "random layers that are frozen before they were trained"),
         "no-gradient",
         lambda: frozen_base(True),
         lambda: frozen_base(False),
@@ -174,7 +174,7 @@ FAULTS: list[Fault] = [
     fault(
         "sigmoid recurrence over many steps",
         "recurrent",
-        f"{AUTOTRAINER}: vanishing gradient in recurrent models: sigmoids in time and no gates",
+        f"{AUTOTRAINER}: vanishing gradient of recurrent models, here of sigmoids in time without gates",
         f"{VANISHES} saturated-units",
         lambda: recurrent(sequences(40), layers.SimpleRNN(32, "sigmoid", recurrent_initializer=normal(0.05))),
         lambda: recurrent(sequences(40), layers.GRU(32), by="adam 5e-3"),
@@ -225,7 +225,7 @@ FAULTS: list[Fault] = [
     fault(
         "word numbers as quantities",
         "recurrent",
-        issue(1864, "word numbers of up to thousands into an LSTM: the loss does not go down"),
+        issue(1864, "sequences of word numbers up to 2000 for an LSTM, no progress at all; here without an embedding"),
         "input-scale saturated-units",
         lambda: recurrent(
             (sentences()[0].astype("float32"), sentences()[1]),
@@ -238,7 +238,7 @@ FAULTS: list[Fault] = [
     fault(
         "saturated gates",
         "recurrent",
-        f"{DEEPDIAGNOSIS}: saturated activation: kernels so wide that every gate and state is at its end",
+        f"{DEEPDIAGNOSIS}: saturated activation, here of the gates and the state of an LSTM with wide kernels",
         "saturated-units",
         lambda: recurrent(sequences(), layers.LSTM(24, kernel_initializer=normal(8.0)), by="sgd 0.1"),
         lambda: recurrent(sequences(), layers.LSTM(24), by="momentum 0.1"),

@@ -59,7 +59,7 @@ FAULTS: list[Fault] = [
     fault(
         "blob, dying ReLU by bias",
         "init",
-        f"{AUTOTRAINER}: dying ReLU on the blob data: units whose biases are far below zero",
+        f"{AUTOTRAINER}: dying ReLU, here of units that a large negative bias keeps at zero",
         "dead-units",
         lambda: net(made("blob"), [32] * 3, "relu", "he_normal", constant(-10.0), head_bias="zeros", by="adam 0.01"),
         lambda: net(made("blob"), [32] * 3, "relu", "he_normal", by="adam 0.01"),
@@ -75,7 +75,7 @@ FAULTS: list[Fault] = [
     fault(
         "zeros in every layer",
         "init",
-        f"{DEEPCHECKER}: untrained parameters: a program of its collection that starts every weight at zero",
+        f"{DEEPCHECKER}: poor weight initialization: all weights of a layer start at one value, here at zero",
         "symmetric-units no-gradient",
         lambda: net(digits(), [64, 64], "relu", "zeros", by="adam 3e-3"),
         lambda: net(digits(), [64, 64], "relu", "he_normal", by="adam 3e-3"),

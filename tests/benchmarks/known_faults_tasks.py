@@ -82,7 +82,7 @@ FAULTS: list[Fault] = [
     fault(
         "tanh on bytes",
         "data",
-        f"{DEEPDIAGNOSIS}: saturated activation: tanh layers on pixels from 0 to 255",
+        f"{DEEPDIAGNOSIS}: saturated activation, here of tanh layers on pixels from 0 to 255",
         "input-scale saturated-units",
         lambda: net(digits("bytes"), [32] * 4, "tanh", by="sgd 0.05"),
         lambda: net(digits(), [32] * 4, "tanh", by="sgd 0.05"),
@@ -154,7 +154,7 @@ FAULTS: list[Fault] = [
     fault(
         "logarithm of a count of zero",
         "data",
-        "theorangeduck.com/page/neural-network-not-working: features that a logarithm of zero makes infinite",
+        "epcsirmaz.blogspot.com/2019: outputs stuck at one value for all, from NaN as a logarithm of zero in the data makes it",
         "non-finite",
         lambda: net(holed(-np.inf), [32], "tanh", by="adam 0.01"),
         lambda: net(shipped("breast_cancer"), [32], "tanh", by="adam 0.01"),
@@ -305,7 +305,7 @@ FAULTS: list[Fault] = [
     fault(
         "rate far too low",
         "rate",
-        f"{AUTOTRAINER}: slow convergence: SGD with a rate of 1e-5",
+        f"{AUTOTRAINER}: slow convergence: a learning rate far too low, here 1e-5 for SGD",
         RATE_LOW,
         lambda: net(digits(), [64, 64], "relu", "he_normal", by="sgd 1e-5"),
         lambda: net(digits(), [64, 64], "relu", "he_normal", by="sgd 0.05"),
@@ -321,7 +321,7 @@ FAULTS: list[Fault] = [
     fault(
         "rate far too high",
         "rate",
-        f"{AUTOTRAINER}: oscillating loss on the digits: SGD with a rate of 5",
+        f"{AUTOTRAINER}: oscillating loss: a learning rate far too high, here 5 for SGD",
         "update-ratio",
         lambda: net(digits(), [64, 64], "relu", "he_normal", by="sgd 5"),
         lambda: net(digits(), [64, 64], "relu", "he_normal", by="sgd 0.05"),

@@ -15,6 +15,8 @@ from keras_initaudit.diagnosis.causes import RULES
 TO_COME = {"not-learning"}
 """Rules that name a fault and are not written yet."""
 
+BUILDS = {name: build for name, build, _ in known_faults.starts()}
+
 
 @pytest.fixture(scope="module")
 def reference():
@@ -54,11 +56,9 @@ def test_the_labels_are_what_the_curves_say(reference):
         assert said == label(starts[f"fault/{name}"]["half"], starts[f"twin/{name}"]["half"])
 
 
-@pytest.mark.parametrize(
-    ("name", "build"), [(n, b) for n, b, _ in known_faults.starts()][::12], ids=lambda v: str(v)[:40]
-)
-def test_a_start_builds_with_its_data(name, build, reference):
-    model, x, y = known_faults.built(build, 1)
+@pytest.mark.parametrize("name", list(BUILDS)[::12])
+def test_a_start_builds_and_its_ends_are_those_of_its_label(name, reference):
+    model, _, y = known_faults.built(BUILDS[name], 1)
     assert model.compiled
     best, end = ends(model.loss, y)
     assert best > end
@@ -67,7 +67,7 @@ def test_a_start_builds_with_its_data(name, build, reference):
 
 @pytest.mark.slow
 def test_every_start_builds():
-    for _, build, _ in known_faults.starts():
+    for build in BUILDS.values():
         model, _, _ = known_faults.built(build, 1)
         assert model.compiled
         assert model.built

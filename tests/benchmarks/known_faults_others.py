@@ -24,7 +24,7 @@ import keras
 import numpy as np
 from known_faults_data import Array
 
-RIVALS = ("AutoTrainer", "TheDeepChecker")
+OTHERS = ("AutoTrainer", "TheDeepChecker")
 F_CRITICAL = 2.70554
 """Of TheDeepChecker's test whether two variances are alike, at its significance of 0.1."""
 
@@ -37,7 +37,7 @@ def watch(restart: Callable[[], None], step: Step, model: Any, x: Any, y: Any) -
     """Trains `model` once for each rule set, and gives what it finds, in the names of our rules."""
     look = looker(model)
     found = {}
-    for name, rules in zip(RIVALS, (autotrainer, the_deep_checker), strict=True):
+    for name, rules in zip(OTHERS, (autotrainer, the_deep_checker), strict=True):
         restart()
         found[name] = sorted(rules(step, model, x, y, look))
     return found
