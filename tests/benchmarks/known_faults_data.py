@@ -220,10 +220,11 @@ def waves(length: int = 24, samples: int = 512, level: float = 0.0, scale: float
 
 @functools.cache
 def sequences(length: int = 24, samples: int = 512, early: bool = False) -> tuple[Array, Array]:
-    """Sequences of four columns in two classes, by the mean of the first column, or by its first step alone."""
+    """Sequences of four columns in two classes, by the mean of the first column, or by a clear first step."""
     rng = np.random.default_rng(8)
     x = rng.normal(size=(samples, length, 4))
     y = x[:, 0, 0] > 0 if early else x[:, :, 0].mean(1) > 0
+    x[:, 1:] *= 0.2 if early else 1.0
     return x.astype("float32"), y.astype("int32")
 
 
