@@ -41,7 +41,8 @@ FAULTS: list[Fault] = [
     fault(
         "thirteen convolutions drawn by Glorot",
         "convolutional",
-        "towardsdatascience.com/why-default-cnn-are-broken-in-keras-and-how-to-fix-them-ce295e5e5f2: VGG16 on CIFAR",
+        "towardsdatascience.com/why-default-cnn-are-broken-in-keras-and-how-to-fix-them-ce295e5e5f2: "
+        "a VGG16 drawn by Glorot learns nothing on CIFAR-10",
         VANISHES,
         lambda: convnet(digits(image=True), [12] * 13, pools=(4, 9), by="momentum 5e-3"),
         lambda: convnet(digits(image=True), [12] * 13, "relu", "he_normal", pools=(4, 9), by="momentum 5e-3"),
