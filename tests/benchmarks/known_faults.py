@@ -4,12 +4,13 @@ No limit of the package was fitted to these models, and no model is changed beca
 Each fault is rebuilt from its description, with a repaired twin, and both are trained to check the label.
 
     python tests/benchmarks/known_faults.py train --out tests/reference/known_faults.json [--only TEXT]
-    python tests/benchmarks/known_faults.py report [--labels FILE] [--details]
+    python tests/benchmarks/known_faults.py report [--labels FILE] [--fit STEPS] [--details]
 
 `train` makes 150 updates on batches of 32 out of all the data, from three seeds. A start has come half of the way when
 the mean of five losses is half between the loss of the best constant answer and the loss of the targets themselves.
 A fault is `stuck` if most seeds do not come there, `late` if they need at least twice as many updates as the twin and
-five more, and else it `learns`. `report` audits every start once, untrained, and prints the table.
+five more, and else it `learns`. `report` audits every start once, untrained, and prints the table; with `--fit` it
+takes what `InitAudit` finds in so many steps of `fit`, for a rate is seen at work only.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from known_faults_models import FAULTS as MODELS
 from known_faults_others import OTHERS, watch
 from known_faults_tasks import FAULTS as TASKS
 
-from keras_initaudit import audit
+from keras_initaudit import InitAudit, audit
 
 FAULTS: list[Fault] = [*MODELS, *LAYERS, *TASKS]
 HEALTHY: list[Healthy] = [*HEALTHY_LAYERS, *HEALTHY_TABLES]
@@ -191,15 +192,24 @@ Said = tuple[str, frozenset[str]]
 """What a rule set says about a start: the worst severity, or nothing; and the rules that it names."""
 
 
-def audited(build: Callable[[], Start]) -> Said:
+def audited(build: Callable[[], Start], steps: int) -> Said:
+    """What one audit of the untrained model says, or, with `steps`, all audits in so many steps of `fit`."""
     keras.backend.clear_session()
     model, x, y = built(build, SEEDS[0])
-    report = audit(model, x, y)
-    return report.verdict, frozenset(finding.rule for finding in report.findings)
+    if not steps:
+        report = audit(model, x, y)
+        return report.verdict, frozenset(finding.rule for finding in report.findings)
+    seen = InitAudit(log_dir=False, on_finding="silent", verbose=0)
+    some = keras.tree.map_structure(lambda values: values[: steps * BATCH], (x, y))
+    epochs = -(-steps * BATCH // len(keras.tree.flatten(x)[0]))
+    model.fit(*some, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[seen])
+    severities = {finding.severity for finding in seen.findings}
+    verdict = "bad" if "bad" in severities else "warning" if "warning" in severities else "healthy"
+    return verdict, frozenset(finding.rule for finding in seen.findings)
 
 
-def report(labels: Path, details: bool) -> None:
-    """Audits every start and prints one line a rule set."""
+def report(labels: Path, steps: int, details: bool) -> None:
+    """Audits every start and prints one line a rule set, and for our own one a family of faults."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -207,7 +217,7 @@ def report(labels: Path, details: bool) -> None:
     data = json.loads(labels.read_text())
     said: dict[str, dict[str, Said]] = defaultdict(dict)
     for name, build, _ in starts():
-        said["keras_initaudit"][name] = audited(build)
+        said["keras_initaudit"][name] = audited(build, steps)
         for other in OTHERS:
             rules = frozenset(data["starts"][name]["others"][other])
             said[other][name] = ("bad" if rules else "healthy", rules)
@@ -217,9 +227,12 @@ def report(labels: Path, details: bool) -> None:
     print(f"faults: {dict(Counter(data['labels'].values()))}; healthy models: {len(HEALTHY)}")
     columns = ("found", "named", "bad of stuck", "bad of late", "named of stuck", "bad of learns")
     alarms = ("healthy: bad", "warned", "twins: bad", "warned")
-    print(f"{'':16s}" + "".join(f"{c:>16s}" for c in (*columns, *alarms)))
+    print(f"{'':18s}" + "".join(f"{c:>15s}" for c in (*columns, *alarms)))
     for rules, one in said.items():
-        print(f"{rules:16s}" + "".join(f"{c:>16s}" for c in (*hits(one, data["labels"]), *false_alarms(one))))
+        print(f"{rules:18s}" + "".join(f"{c:>15s}" for c in (*hits(one, data["labels"]), *false_alarms(one))))
+    for family in dict.fromkeys(fault.family for fault in FAULTS):
+        cells = hits(said["keras_initaudit"], data["labels"], family)
+        print(f"  {family:16s}" + "".join(f"{c:>15s}" for c in cells))
 
 
 def truth(data: Any, name: str) -> str:
@@ -227,11 +240,11 @@ def truth(data: Any, name: str) -> str:
     return data["labels"][what] if kind == "fault" else "learns"
 
 
-def hits(said: dict[str, Said], labels: dict[str, str]) -> list[str]:
-    """Faults that are found, named and called bad, in the order of the columns."""
+def hits(said: dict[str, Said], labels: dict[str, str], family: str = "") -> list[str]:
+    """Faults that are found, named and called bad, in the order of the columns; of one family or of all."""
 
     def count(label: str, what: Callable[[Fault], bool]) -> str:
-        kind = [fault for fault in FAULTS if label in ("", labels[fault.name])]
+        kind = [f for f in FAULTS if label in ("", labels[f.name]) and family in ("", f.family)]
         return f"{sum(map(what, kind))} of {len(kind)}"
 
     def found(fault: Fault) -> bool:
@@ -264,12 +277,13 @@ def main(arguments: list[str]) -> int:
     trainer.add_argument("--only", default="", help="train again what holds this text, as `twin/softmax`")
     reporter = commands.add_parser("report")
     reporter.add_argument("--labels", type=Path, default=LABELS)
+    reporter.add_argument("--fit", type=int, default=0, metavar="STEPS", help="audit so many steps of `fit`")
     reporter.add_argument("--details", action="store_true", help="print a line a start")
     given = parser.parse_args(arguments)
     if given.command == "train":
         train(given.out, given.only)
     else:
-        report(given.labels, given.details)
+        report(given.labels, given.fit, given.details)
     return 0
 
 

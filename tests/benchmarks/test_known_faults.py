@@ -96,3 +96,15 @@ def test_a_label_needs_most_seeds():
     assert label([19, 19, 19], [10, 10, 10]) == "learns"
     assert label([10, 10, 10], [5, 6, 6]) == "learns"  # five more are asked for
     assert label([20, 20, 20], [10, None, None]) == "twin does not learn"
+
+
+def test_the_table_counts_what_is_found_named_and_bad(reference):
+    labels = reference["labels"]
+    right = {f"fault/{fault.name}": ("bad", fault.named) for fault in FAULTS}
+    wrong = {f"fault/{fault.name}": ("warning", frozenset({"nothing"})) for fault in FAULTS}
+    stuck = sum(label == "stuck" for label in labels.values())
+    all_of_them = f"{len(FAULTS)} of {len(FAULTS)}"
+    assert known_faults.hits(right, labels)[:3] == [all_of_them, all_of_them, f"{stuck} of {stuck}"]
+    assert known_faults.hits(wrong, labels)[:3] == [all_of_them, f"0 of {len(FAULTS)}", f"0 of {stuck}"]
+    quiet = {"twin/a": ("healthy", frozenset()), "twin/b": ("warning", frozenset({"input-scale"}))}
+    assert known_faults.false_alarms(quiet) == ["0 of 0", "0 of 0", "0 of 2", "1 of 2"]
