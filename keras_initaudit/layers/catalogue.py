@@ -97,7 +97,7 @@ def find(layer: Any, weight: Any = None) -> tuple[Any, str]:
 
 
 def register(layer_class: type, weight: str, rule: Rule) -> None:
-    """Makes the fans of a layer of one's own known, to everything in this package.
+    """Adds the fans of a layer class that this package does not know.
 
     It adds the kernel to the line of the class in `layers.table.TABLE`, where all else that is known of a layer stands.
 

@@ -200,7 +200,7 @@ def _activation(graph: Graph, call: int, owner: Any, name: str, with_kernel: set
 
 
 def _with_gain(activation: Any) -> Any:
-    """The name of an activation; itself where no name says what it is; None for one without a gain, as for linear."""
+    """The name of an activation; the activation where it has no known name; None for one without a gain."""
     found = facts(activation)
     return found.name if found.known else activation if found.gain is not None and found.name is not None else None
 

@@ -224,14 +224,14 @@ class _Rows:
         self.used = self.facts.uses(undecided) if undecided else {}
         calls_of = {id(call.layer): call.number for call in calls if call.output is not None}
 
-        loose = [] if id(model) in calls_of else owned.get(id(model), [])
-        scales = self._scales(loose)  # of the model itself, which has no row: they go with the first
+        unshown = [] if id(model) in calls_of else owned.get(id(model), [])
+        scales = self._scales(unshown)  # of the model itself, which has no row: they go with the first
         for leaf in inputs:
             row, scales = _data_row(leaf, -1, "input", scales), {}
             row.info = dataclasses.replace(row.info, lookup=self.facts.looked_up(leaf.number))
             yield row
         if id(model) not in calls_of:
-            yield from self._weights(loose, None, 0)
+            yield from self._weights(unshown, None, 0)
         data = {leaf.path for leaf in inputs}  # and the rows that prepare it, with no kernel
         depth = -1
         for i, (call, path) in enumerate(zip(calls, paths, strict=True)):

@@ -190,19 +190,19 @@ class _Starts:
             warnings.warn(f"{error}\nUntil then its fans are read off the shape.", stacklevel=5)
             fan_in, fan_out = VarianceScaling().fans(tuple(place.variable.shape))
         scheme = self.scheme if self.scheme is not None else _suited(place)
-        # Ours, or Keras's own; a matrix scheme is of Keras's class only to be told its axes.
+        # Of this package, or of Keras; a matrix scheme has the class of Keras's so that it is given its axes.
         if isinstance(scheme, VarianceScaling) or (
             isinstance(scheme, keras.initializers.VarianceScaling) and not isinstance(scheme, AxesScheme)
         ):
             shrunk = _HEAD**-2 if place.head and self.scheme is None else 1.0
             return _scaled(scheme, fan_in, fan_out, place.branches * shrunk, seed)
         config = scheme.get_config()
-        told: dict[str, Any] = {"seed": seed} if "seed" in config else {}
+        given: dict[str, Any] = {"seed": seed} if "seed" in config else {}
         if "input_axes" in config and config["input_axes"] is None:
-            told |= dict(zip(("input_axes", "output_axes"), catalogue.kernel_axes(owner, place.variable), strict=True))
+            given |= dict(zip(("input_axes", "output_axes"), catalogue.kernel_axes(owner, place.variable), strict=True))
         if "blocks" in config and config["blocks"] == 1:
-            told["blocks"] = gates if gates > 1 else getattr(owner, "groups", 1)
-        return type(scheme).from_config({**config, **told})
+            given["blocks"] = gates if gates > 1 else getattr(owner, "groups", 1)
+        return type(scheme).from_config({**config, **given})
 
     def tune(self, x: Any) -> None:
         """Layer-sequential unit variance: in one forward pass, each layer is scaled before its output goes on."""
