@@ -20,6 +20,7 @@ NAN = math.nan
 
 Severity = Literal["bad", "warning"]
 Verdict = Literal["healthy", "warning", "bad"]
+Outcome = Literal["bad", "warning", "note", "undecided"]
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
 LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
 
@@ -222,6 +223,39 @@ class Finding:
     """What the remedy did to a clone of this model on this batch, in numbers."""
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The loss of one start, updated again and again on one batch."""
+
+    losses: tuple[float, ...]
+    """In front of each update, without the penalties of the weights."""
+    constant: float
+    """The loss of the best answer that is the same for every sample."""
+    at_targets: float
+    """The loss of a model whose answers are the targets."""
+    needed: int | None = None
+    """Updates within which the loss came half of the way from `constant` to `at_targets`; None where it did not."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss was a finite number."""
+        return all(map(math.isfinite, self.losses))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An experiment: a start as it is, and with the remedy, each updated on the same batch, and what follows."""
+
+    outcome: Outcome | None = None
+    """None where it was not run; `"undecided"` where both starts stay about where they were."""
+    as_is: Curve | None = None
+    remedied: Curve | None = None
+    allowed: int | None = None
+    """The most updates that one of the starts was allowed to make."""
+    reason: str | None = None
+    """Why it was not run."""
+
+
 def to_jsonable(value: Any) -> Any:
     """`value` as JSON can hold it: dataclasses as dicts, tuples as lists, numbers that JSON lacks as text.
 
@@ -267,6 +301,12 @@ def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
     """A `Snapshot` from its JSON form; fields that this version does not know are left out."""
     snapshot: Snapshot = _record(Snapshot, data)
     return snapshot
+
+
+def trial_from_json(data: Mapping[str, Any]) -> Trial:
+    """A `Trial` from its JSON form; fields that this version does not know are left out."""
+    trial: Trial = _record(Trial, data)
+    return trial
 
 
 def dumps(value: Any) -> str:
@@ -318,14 +358,17 @@ def _plain(value: Any) -> Any:
 __all__: list[str] = [
     "COLUMNS",
     "HISTOGRAM_KINDS",
+    "Curve",
     "Finding",
     "Histogram",
     "LayerInfo",
     "LossKind",
+    "Outcome",
     "Role",
     "Severity",
     "Snapshot",
     "Statistics",
+    "Trial",
     "Verdict",
     "dumps",
     "finding_from_json",
@@ -333,4 +376,5 @@ __all__: list[str] = [
     "number",
     "snapshot_from_json",
     "to_jsonable",
+    "trial_from_json",
 ]

@@ -37,7 +37,10 @@ ROOMS = {
     ),
 }
 # Module -> what it alone may import beyond its room's: the engine of each backend.
-ALONE = {"keras_initaudit.observe.engines.tensorflow": ("tensorflow",)}
+ALONE = {
+    "keras_initaudit.observe.engines.tensorflow": ("tensorflow",),
+    "keras_initaudit.observe.engines.tensorflow_updates": ("tensorflow",),
+}
 
 
 def imports(source, module):

@@ -21,11 +21,13 @@ from keras_initaudit.records import (
     LayerInfo,
     Snapshot,
     Statistics,
+    Trial,
     dumps,
     finding_from_json,
     layer_from_json,
     snapshot_from_json,
     to_jsonable,
+    trial_from_json,
 )
 from keras_initaudit.report import Report
 from keras_initaudit.tensorboard.summary import Writer, read_runs
@@ -74,7 +76,12 @@ def assert_same(left: Any, right: Any) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "back"),
-    [(Snapshot, snapshot_from_json), (LayerInfo, layer_from_json), (Finding, finding_from_json)],
+    [
+        (Snapshot, snapshot_from_json),
+        (LayerInfo, layer_from_json),
+        (Finding, finding_from_json),
+        (Trial, trial_from_json),
+    ],
 )
 def test_every_field_survives_whatever_it_holds(kind: Any, back: Any) -> None:
     for seed in range(300):

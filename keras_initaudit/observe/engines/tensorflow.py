@@ -25,7 +25,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context as tf_context
 from tensorflow.python.eager import record as tape_record
 
-from . import Array, Flow, Step, Tap, UnobservableError, Use
+from . import Array, Flow, Step, Tap, UnobservableError, Updates, Use
 from . import tensorflow_graph as reading
 from .undocumented import all_built
 
@@ -223,6 +223,21 @@ class GraphRunner:
     def update(self, batch: Any) -> None:
         """See `Runner`."""
         self.model.train_step(batch)
+
+    @property
+    def graph(self) -> Any:
+        """That of the traced step; None where it runs eagerly."""
+        return None if self._trace is None else self._trace.graph
+
+    @property
+    def written(self) -> list[Any]:
+        """The variables that the traced step may write."""
+        return self._written
+
+    def uses_stand_in_generator(self) -> bool:
+        """Whether the traced step draws from the generator that stands in for Keras's own."""
+        made = self._generator
+        return made is not None and self._trace is not None and any(v is made.state.value for v in self.graph.variables)
 
     def sampler(self, tensors: Callable[[], list[Any]]) -> Callable[[], list[Array]]:
         """See `Runner`."""
@@ -535,3 +550,13 @@ def rows_of(gradient: Any) -> tuple[Any, int | None] | None:
     _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
     values = tf.reshape(gradient.values, [-1, gradient.values.shape[-1]])
     return tf.math.unsorted_segment_sum(values, places, tf.reduce_max(places) + 1), gradient.values.shape[0]
+
+
+# Trials
+
+
+def updates(runner: GraphRunner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> Updates:
+    """See `Engine`."""
+    from .tensorflow_updates import GraphUpdates  # which stands on this module
+
+    return GraphUpdates(runner, batch, train, iterator)
