@@ -31,6 +31,8 @@ _SLOWER = 2.0
 _LATER = 5
 """A warning needs at least `_SLOWER` times as many updates and `_LATER` more: smaller ratios are noise. Six seeds of a
 healthy convolutional network with dropout need 21 to 44."""
+_NOTHING = 1e-5
+"""Share of a loss that is written as 0: cross-entropies keep probabilities away from 0 and 1 by 1e-7."""
 _LOST = 20
 """Losses in a row that are not finite, after which nothing can come any more: a loss scale is halved 15 times first."""
 
@@ -120,7 +122,8 @@ def sentence(trial: Trial) -> str:
     as_is, remedied = trial.as_is, trial.remedied
     if as_is is None or remedied is None:
         return f"Not tried: {trial.reason}."
-    ends = f"from {num(remedied.constant)}, the best constant answer, to {num(remedied.at_targets)}"
+    goal = remedied.at_targets if abs(remedied.at_targets) > _NOTHING * abs(remedied.constant) else 0.0
+    ends = f"from {num(remedied.constant)}, the best constant answer, to {num(goal)}"
     if remedied.needed is not None:
         first = f"With the remedy, {remedied.needed} updates on this batch bring the loss half of the way {ends}"
         if as_is.needed is not None:
