@@ -145,28 +145,28 @@ def test_a_remedy_that_leaves_a_high_loss_is_harmful(first, end, harms):
     [
         (
             Trial("bad", clock.curve([2.3] * 40, 2.19, 1e-7), clock.curve(falling(8, constant=2.19), 2.19, 1e-7), 500),
-            "With the remedy, 8 updates on this batch bring the loss half of the way from 2.2, the best constant answer, "
-            "to 0; as it is, 40 do not.",
+            "With the remedy, 8 updates on this batch bring the loss half of the way from 2.2, the best constant "
+            "answer, to 0; as it is, 40 do not.",
         ),
         (
             Trial("warning", arriving(16), arriving(8), 500),
-            "With the remedy, 8 updates on this batch bring the loss half of the way from 2, the best constant answer, "
-            "to 0; as it is, 16 do.",
+            "With the remedy, 8 updates on this batch bring the loss half of the way from 2, the best constant "
+            "answer, to 0; as it is, 16 do.",
         ),
         (
             Trial("bad", staying(0.01, 300), staying(0.2, 100), 500),
-            "With the remedy, 100 updates on this batch bring the loss 20 % of the way from 2, the best constant answer, "
-            "to 0; as it is, 300 bring it 1 %.",
+            "With the remedy, 100 updates on this batch bring the loss 20 % of the way from 2, the best constant "
+            "answer, to 0; as it is, 300 bring it 1 %.",
         ),
         (
             Trial("note", arriving(250), staying(0.2, 100), 500),
-            "With the remedy, 100 updates on this batch bring the loss 20 % of the way from 2, the best constant answer, "
-            "to 0; as it is, 250 bring it half of the way.",
+            "With the remedy, 100 updates on this batch bring the loss 20 % of the way from 2, the best constant "
+            "answer, to 0; as it is, 250 bring it half of the way.",
         ),
         (
             Trial("bad", clock.curve([math.nan] * 20, 2.0, 0.0), staying(0.0, 100), 500),
-            "With the remedy, 100 updates on this batch bring the loss 0 % of the way from 2, the best constant answer, "
-            "to 0; as it is, the loss is not finite after 20.",
+            "With the remedy, 100 updates on this batch bring the loss 0 % of the way from 2, the best constant "
+            "answer, to 0; as it is, the loss is not finite after 20.",
         ),
         (Trial(reason="the model has a train_step of its own"), "Not tried: the model has a train_step of its own."),
     ],

@@ -16,9 +16,18 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
+from ..hooks import replaced
 from . import NoTrialError, Update
 from . import tensorflow as engine
-from .undocumented import has_foreign_layers, learning_rate_setting, names_kept, optimizer_state, weights_of
+from .undocumented import (
+    build_metrics,
+    has_foreign_layers,
+    learning_rate_setting,
+    metrics_built,
+    names_kept,
+    optimizer_state,
+    weights_of,
+)
 
 _RISING = 20
 """Updates over which a learning rate that warms up rises to its peak."""
@@ -37,6 +46,8 @@ class GraphUpdates:
         self._penalty: Any = None
         self._tracker = next((m for m in self.model.metrics if m.name == "loss" and hasattr(m, "total")), None)
         self._check()
+        if train is not None and not self.model.run_eagerly:
+            self._build()
         self._optimizer, self._rate, self._peak = self._prepared_optimizer()
         if self._serves(batch):
             # What its trace draws from the random states of Python, it does not draw again in the training.
@@ -49,6 +60,8 @@ class GraphUpdates:
             raise NoTrialError("the model does not keep its loss among its metrics")
         if model.optimizer is None:
             raise NoTrialError("the model has no optimizer")
+        if not all(optimizer.built for optimizer in _optimizers(model) if optimizer is not model.optimizer):
+            raise NoTrialError("an optimizer of the model is not built")
         if model.run_eagerly and engine.replicas(model) > 1:
             raise NoTrialError("the model runs eagerly on several replicas")
         if model.run_eagerly and has_foreign_layers(model):
@@ -58,11 +71,23 @@ class GraphUpdates:
         if self._acts_on == "outside":
             raise NoTrialError("the training step acts on more than the model")
 
+    def _build(self) -> None:
+        """Makes the variables that the first step of `fit` would make: what is made in a trace cannot be put back."""
+        model = self.model
+        with model.distribute_strategy.scope():
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
+            if not metrics_built(model):
+                x, y, _ = keras.utils.unpack_x_y_sample_weight(self.samples)
+                with self._runner.everything_kept():
+                    outputs = model(x)
+                build_metrics(model, y, outputs)
+
     def _prepared_optimizer(self) -> tuple[Any, Any, float]:
         """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it.
 
-        A copy, where the model's own is not built yet: to build it would leave it built, for weights that may yet be
-        frozen. And where its rate warms up: then the copy has a rate that rises faster.
+        Outside of a `fit` it is a copy: to build the model's own would leave it built, for weights that may yet be
+        frozen. So it is where the rate warms up: the copy has one that rises faster.
         """
         optimizer = self.model.optimizer
         peak = _peak_of_warm_up(optimizer)
@@ -80,9 +105,9 @@ class GraphUpdates:
     # What is put back
 
     def _variables(self) -> list[Any]:
-        held = {id(v): v.value for v in optimizer_state(self._optimizer)} if self._optimizer.built else {}
-        found = {id(v): v for v in (*engine._all_variables(self.model), *self._runner.written, *held.values())}
-        return list(found.values())
+        optimizers = (self._optimizer, *_optimizers(self.model))
+        held = [v.value for optimizer in optimizers if optimizer.built for v in optimizer_state(optimizer)]
+        return list({id(v): v for v in (*engine._all_variables(self.model), *self._runner.written, *held)}.values())
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -93,7 +118,7 @@ class GraphUpdates:
     @contextlib.contextmanager
     def start(self, change: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Update]]:
         """See `Updates`."""
-        with self.kept(), _set(self.model, "optimizer", self._optimizer):
+        with self.kept(), replaced(self.model, "optimizer", self._optimizer):
             changed = None if change is None else change()
             same = changed is None or changed is self.samples or changed is self._batch
             batch, samples = (self._batch, self.samples) if same else (changed, changed)
@@ -157,6 +182,7 @@ class GraphUpdates:
         return (
             self._train is not None
             and self._optimizer is self.model.optimizer
+            and type(self.model).train_step is keras.Model.train_step
             and not self.model.run_eagerly
             and self._acts_on == "variables"
             and type(self._optimizer).__module__.startswith("keras.")
@@ -193,11 +219,12 @@ class GraphUpdates:
         """A step that is dropped with this object, and the variables that it writes."""
         model = self.model
         if model.run_eagerly:
-            return lambda: model.train_step(batch), []
+            return lambda: self._eagerly(batch), []
         several = engine.replicas(model) > 1
 
         def step(data: Any) -> None:
-            with engine._nested_functions_inlined():
+            # The metrics need no updates, and those that are not built yet would be made here.
+            with engine._nested_functions_inlined(), replaced(model, "compute_metrics", lambda *_args, **_kwargs: {}):
                 if several:
                     model.distribute_strategy.run(model.train_step, args=(data,))
                 else:
@@ -212,6 +239,18 @@ class GraphUpdates:
         function = self._own[key]
         written = [part for variable in engine._written_variables(function.graph) for part in _components(variable)]
         return lambda: function(batch), written
+
+    def _eagerly(self, batch: Any) -> None:
+        with replaced(self.model, "compute_metrics", lambda *_args, **_kwargs: {}):
+            self.model.train_step(batch)
+
+
+def _optimizers(model: Any) -> list[Any]:
+    """Those that the model holds, in lists and dicts as well."""
+    held = (
+        v.values() if isinstance(v, dict) else v if isinstance(v, list | tuple) else [v] for v in vars(model).values()
+    )
+    return [member for members in held for member in members if isinstance(member, keras.optimizers.Optimizer)]
 
 
 def _spec(batch: Any) -> Any:
@@ -258,17 +297,6 @@ def _components(variable: Any) -> list[Any]:
 def _components_kept(variables: list[Any]) -> Iterator[None]:
     with engine._variables_kept([part for variable in variables for part in _components(variable)]):
         yield
-
-
-@contextlib.contextmanager
-def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Sets an attribute past the trackers of Keras, for the length of a block."""
-    before = getattr(owner, name)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        object.__setattr__(owner, name, before)
 
 
 # What a step acts on

@@ -35,6 +35,16 @@ def has_foreign_layers(model: Any) -> bool:
     return not all(type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
 
 
+def metrics_built(model: Any) -> bool:
+    """Whether the metrics that the model was compiled with have their variables."""
+    return model._compile_metrics is None or model._compile_metrics.built
+
+
+def build_metrics(model: Any, y: Any, outputs: Any) -> None:
+    """Makes the variables of the metrics that the model was compiled with, as the first step would."""
+    model._compile_metrics.build(y, outputs)
+
+
 def losses_of(compiled: Any) -> list[tuple[tuple[Any, ...], Any]]:
     """What a built object that computes a model's loss adds up: where in the outputs, and the `keras.losses.Loss`."""
     return [(part.path, part.loss) for part in compiled._flat_losses]
