@@ -44,6 +44,7 @@ class GraphUpdates:
         self.samples = _joined(batch)
         self._own: dict[str, Any] = {}
         self._penalty: Any = None
+        self._built_in_trace = False
         self._tracker = next((m for m in self.model.metrics if m.name == "loss" and hasattr(m, "total")), None)
         self._check()
         if train is not None and not self.model.run_eagerly:
@@ -76,7 +77,8 @@ class GraphUpdates:
         model = self.model
         with model.distribute_strategy.scope():
             if not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)
+                self._built_in_trace = True
+                _built(model.optimizer, model.trainable_variables, in_trace=True)
             if not metrics_built(model):
                 x, y, _ = keras.utils.unpack_x_y_sample_weight(self.samples)
                 with self._runner.everything_kept():
@@ -122,8 +124,9 @@ class GraphUpdates:
             changed = None if change is None else change()
             same = changed is None or changed is self.samples or changed is self._batch
             batch, samples = (self._batch, self.samples) if same else (changed, changed)
-            with self.model.distribute_strategy.scope():
-                self._begin_optimizer()
+            if change is not None or int(self._optimizer.iterations.numpy()):
+                with self.model.distribute_strategy.scope():
+                    self._begin_optimizer()
             if self._serves(batch):
                 yield samples, self._update(self._by_fit(batch))
             else:
@@ -137,7 +140,7 @@ class GraphUpdates:
         Zeros would not do: a loss scale of 0 makes NaN of every gradient, and slots may be copies of the weights.
         """
         rate = None if self._rate is None else self._rate.value
-        fresh = _copy(self._optimizer, weights_of(self._optimizer), rate)
+        fresh = _copy(self._optimizer, weights_of(self._optimizer), rate, in_trace=self._built_in_trace)
         for variable, value in zip(optimizer_state(self._optimizer), optimizer_state(fresh), strict=True):
             for mine, new in zip(_components(variable.value), _components(value.value), strict=True):
                 if mine is not new:
@@ -268,12 +271,26 @@ def _joined(batch: Any) -> Any:
     return keras.tree.map_structure(join, batch)
 
 
-def _copy(optimizer: Any, weights: list[Any], rate: Any = None) -> Any:
+def _copy(optimizer: Any, weights: list[Any], rate: Any = None, *, in_trace: bool = False) -> Any:
     copy = type(optimizer).from_config(optimizer.get_config())
     if rate is not None:
         object.__setattr__(getattr(copy, "inner_optimizer", copy), "_learning_rate", rate)
-    copy.build(weights)
-    return copy
+    return _built(copy, weights, in_trace=in_trace)
+
+
+def _built(optimizer: Any, weights: list[Any], *, in_trace: bool) -> Any:
+    """Builds an optimizer; as `fit` does it in its first trace, or at once.
+
+    What an optimizer assigns while it is built in a trace never happens: the momentum of ScheduleFreeAdamW, a copy of
+    the weights elsewhere, is 0 then. What is tried, and trained afterwards, must have what `fit` would have had.
+    """
+    if in_trace:
+        # What makes variables is traced twice, and a loss scale does not see that it is built already.
+        build = tf.function(lambda: None if optimizer.built else optimizer.build(weights), autograph=False)
+        build.get_concrete_function()
+    else:
+        optimizer.build(weights)
+    return optimizer
 
 
 def _peak_of_warm_up(optimizer: Any) -> float | None:
