@@ -18,7 +18,7 @@ from tensorflow.python.framework import op_def_registry
 
 from ..hooks import replaced
 from . import NoTrialError, Update
-from . import tensorflow as engine
+from .tensorflow import _all_variables, _nested_functions_inlined, _variables_kept, _written_variables, replicas
 from .undocumented import (
     build_metrics,
     has_foreign_layers,
@@ -63,7 +63,7 @@ class GraphUpdates:
             raise NoTrialError("the model has no optimizer")
         if not all(optimizer.built for optimizer in _optimizers(model) if optimizer is not model.optimizer):
             raise NoTrialError("an optimizer of the model is not built")
-        if model.run_eagerly and engine.replicas(model) > 1:
+        if model.run_eagerly and replicas(model) > 1:
             raise NoTrialError("the model runs eagerly on several replicas")
         if model.run_eagerly and has_foreign_layers(model):
             raise NoTrialError("the model runs eagerly, and so does code of layers that are not Keras's")
@@ -109,7 +109,7 @@ class GraphUpdates:
     def _variables(self) -> list[Any]:
         optimizers = (self._optimizer, *_optimizers(self.model))
         held = [v.value for optimizer in optimizers if optimizer.built for v in optimizer_state(optimizer)]
-        return list({id(v): v for v in (*engine._all_variables(self.model), *self._runner.written, *held)}.values())
+        return list({id(v): v for v in (*_all_variables(self.model), *self._runner.written, *held)}.values())
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -223,11 +223,11 @@ class GraphUpdates:
         model = self.model
         if model.run_eagerly:
             return lambda: self._eagerly(batch), []
-        several = engine.replicas(model) > 1
+        several = replicas(model) > 1
 
         def step(data: Any) -> None:
             # The metrics need no updates, and those that are not built yet would be made here.
-            with engine._nested_functions_inlined(), replaced(model, "compute_metrics", lambda *_args, **_kwargs: {}):
+            with _nested_functions_inlined(), replaced(model, "compute_metrics", lambda *_args, **_kwargs: {}):
                 if several:
                     model.distribute_strategy.run(model.train_step, args=(data,))
                 else:
@@ -240,7 +240,7 @@ class GraphUpdates:
             if acts_on(self._own[key].graph) == "outside":
                 raise NoTrialError("the optimizer acts on more than the model")
         function = self._own[key]
-        written = [part for variable in engine._written_variables(function.graph) for part in _components(variable)]
+        written = [part for variable in _written_variables(function.graph) for part in _components(variable)]
         return lambda: function(batch), written
 
     def _eagerly(self, batch: Any) -> None:
@@ -312,7 +312,7 @@ def _components(variable: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _components_kept(variables: list[Any]) -> Iterator[None]:
-    with engine._variables_kept([part for variable in variables for part in _components(variable)]):
+    with _variables_kept([part for variable in variables for part in _components(variable)]):
         yield
 
 
