@@ -145,10 +145,10 @@ def _answers(compiled: Any, outputs: Any, y: Any, sample_weight: Any) -> list[An
         weights = sample_weight if not keras.tree.is_nested(sample_weight) else _at(sample_weight, path, names)
         found[number] = _of_output(loss, output, _at(y, path, names), [weights, mask_of(output)])
     filled = []
-    for kind in range(len(_Answers._fields)):
+    for kind in ("constant", "at_targets", "uninformed"):
         tensors = []
         for number, (_, output) in enumerate(leaves):
-            answer = found[number][kind] if number in found else np.zeros(output.shape)
+            answer = getattr(found[number], kind) if number in found else np.zeros(output.shape)
             tensor = keras.ops.convert_to_tensor(np.reshape(answer, output.shape).astype("float32"))
             tensors.append(with_mask(tensor, mask_of(output)))
         filled.append(keras.tree.pack_sequence_as(outputs, tensors))

@@ -369,6 +369,7 @@ REASONS = {
     "py_function": "acts on more than the model",
     "prints": "acts on more than the model",
     "eager_own_train_step": "runs eagerly",
+    "two_optimizers": "an optimizer of the model is not built",
     "unbuilt_two_optimizers": "an optimizer of the model is not built",
 }
 """Kinds in which no trial can be run."""

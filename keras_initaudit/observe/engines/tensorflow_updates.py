@@ -124,7 +124,9 @@ class GraphUpdates:
             changed = None if change is None else change()
             same = changed is None or changed is self.samples or changed is self._batch
             batch, samples = (self._batch, self.samples) if same else (changed, changed)
-            if change is not None or int(self._optimizer.iterations.numpy()):
+            # One that was built in a trace holds no copies of the weights, and is new for any weights.
+            as_new = int(self._optimizer.iterations.numpy()) == 0 and (change is None or self._built_in_trace)
+            if not as_new:
                 with self.model.distribute_strategy.scope():
                     self._begin_optimizer()
             if self._serves(batch):
