@@ -24,6 +24,7 @@ from keras_initaudit.records import (
     LayerInfo,
     Snapshot,
     Statistics,
+    Trial,
     Verdict,
     as_bad_as,
     dumps,
@@ -34,6 +35,7 @@ from keras_initaudit.records import (
     snapshot_from_json,
     snapshot_without_rows,
     to_jsonable,
+    trial_from_json,
     verdict_of,
 )
 from keras_initaudit.records.remedies import REMEDIES, Remedy
@@ -88,7 +90,12 @@ def assert_same(left: Any, right: Any) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "back"),
-    [(Snapshot, snapshot_from_json), (LayerInfo, layer_from_json), (Finding, finding_from_json)],
+    [
+        (Snapshot, snapshot_from_json),
+        (LayerInfo, layer_from_json),
+        (Finding, finding_from_json),
+        (Trial, trial_from_json),
+    ],
 )
 def test_every_field_survives_whatever_it_holds(kind: Any, back: Any) -> None:
     for seed in range(300):

@@ -23,7 +23,7 @@ from ..records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
 from ..theory import gains
 from . import describe, duplicates, measures, movement
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
-from .engines import Array, Frame, UnobservableError, engine
+from .engines import Array, Frame, UnobservableError, Updates, engine
 from .engines.undocumented import learning_rate_setting
 from .rows import Key, Row, Samples, as_columns, rows_of, samples_of, statistics_of
 from .taps import Recording, optimizers, scales_loss
@@ -164,6 +164,10 @@ class Probe:
         """Row path -> path of an earlier row whose kernel has the same units, as the weights are now."""
         rows = [] if self._layout is None else self._layout.rows
         return duplicates.repeated({r.info.path: (r.owner, r.variable) for r in rows if r.variable is not None})
+
+    def updates(self, batch: Any, train: Any = None, iterator: Any = None) -> Updates:
+        """Real updates of the model on a batch, after which everything is put back; see `Engine.updates`."""
+        return engine().updates(self._runner, batch, train, iterator)
 
     def update(self) -> None:
         """One real update of the model on the batch. For trials, within `everything_kept`."""

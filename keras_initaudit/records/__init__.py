@@ -8,15 +8,16 @@ other thresholds. Standard library only: the TensorBoard plugin imports this mod
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
-from .remedies import REMEDIES, Remedy
+from .codec import dumps as dumps
+from .codec import number as number
+from .codec import record
+from .codec import to_jsonable as to_jsonable
+from .remedies import Remedy
 
 NAN = math.nan
 
@@ -24,6 +25,7 @@ Severity = Literal["bad", "warning"]
 Verdict = Literal["healthy", "warning", "bad"]
 VERDICTS: tuple[Verdict, ...] = ("bad", "warning", "healthy")
 """Worst first."""
+Outcome = Literal["bad", "warning", "note", "undecided"]
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
 Normalises = Literal["", "batch", "layer", "group", "rms", "unit", "other"]
 LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
@@ -275,51 +277,54 @@ def marked_paths(finding: Finding) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in paths if isinstance(path, str)))
 
 
-def to_jsonable(value: Any) -> Any:
-    """`value` as JSON can hold it: dataclasses as dicts, tuples as lists, numbers that JSON lacks as text.
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The loss of one start, updated again and again on one batch."""
 
-    NaN and the infinities become "NaN", "Infinity" and "-Infinity": every JSON reader takes those, not every one
-    the bare words. The functions `*_from_json` turn them back; so does `number`, one at a time.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        of_several = {"type": type(value).__name__} if isinstance(value, Remedy) else {}
-        return of_several | {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_jsonable(item) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, numbers.Integral):  # numpy's too
-        return int(value)
-    if isinstance(value, numbers.Real):
-        value = float(value)
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return str(value)
+    losses: tuple[float, ...]
+    """In front of each update, without the penalties of the weights."""
+    constant: float
+    """The loss of the best answer that is the same for every sample."""
+    at_targets: float
+    """The loss of a model whose answers are the targets."""
+    needed: int | None = None
+    """Updates within which the loss came half of the way from `constant` to `at_targets`; None where it did not."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss was a finite number."""
+        return all(map(math.isfinite, self.losses))
 
 
-def number(value: Any) -> float:
-    """The float behind what `to_jsonable` wrote: its text forms of NaN and infinity included."""
-    return float(value)
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An experiment: a start as it is, and with the remedy, each updated on the same batch, and what follows."""
+
+    outcome: Outcome | None = None
+    """None where it was not run; `"undecided"` where both starts stay about where they were."""
+    as_is: Curve | None = None
+    remedied: Curve | None = None
+    allowed: int | None = None
+    """The most updates that one of the starts was allowed to make."""
+    reason: str | None = None
+    """Why it was not run."""
 
 
 def layer_from_json(data: Mapping[str, Any]) -> LayerInfo:
     """A `LayerInfo` from its JSON form; fields that this version does not know are left out."""
-    layer: LayerInfo = _record(LayerInfo, data)
+    layer: LayerInfo = record(LayerInfo, data)
     return layer
 
 
 def finding_from_json(data: Mapping[str, Any]) -> Finding:
     """A `Finding` from its JSON form; fields that this version does not know are left out."""
-    finding: Finding = _record(Finding, data)
+    finding: Finding = record(Finding, data)
     return finding
 
 
 def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
     """A `Snapshot` from its JSON form; fields that this version does not know are left out."""
-    snapshot: Snapshot = _record(Snapshot, data)
+    snapshot: Snapshot = record(Snapshot, data)
     return snapshot
 
 
@@ -334,49 +339,7 @@ def snapshot_without_rows(data: Mapping[str, Any]) -> Snapshot:
     return snapshot_from_json({"step": 0, "layers": (), "statistics": (), **known})
 
 
-def dumps(value: Any) -> str:
-    """`value` as one line of standard JSON."""
-    return json.dumps(to_jsonable(value), allow_nan=False)
-
-
-def _record(record: Any, data: Mapping[str, Any]) -> Any:
-    """One of the dataclasses above from its JSON form, each field by its annotation."""
-    hints = _hints(record)
-    return record(**{name: _decoded(hint, data[name]) for name, hint in hints.items() if name in data})
-
-
-@functools.cache
-def _hints(record: Any) -> dict[str, Any]:
-    return get_type_hints(record)
-
-
-def _decoded(hint: Any, value: Any) -> Any:
-    """The value of a field that is annotated with `hint`, from what `to_jsonable` wrote for it."""
-    parts = get_args(hint)
-    if type(None) in parts:  # `X | None`
-        return None if value is None else _decoded(next(part for part in parts if part is not type(None)), value)
-    if hint is Remedy:  # of a later version's own there is the code still
-        return _record(REMEDIES[value["type"]], value) if value.get("type") in REMEDIES else None
-    if dataclasses.is_dataclass(hint):
-        return _record(hint, value)
-    if get_origin(hint) is tuple:
-        return tuple(_decoded(parts[0], item) for item in value)
-    if hint is Any or parts[-1:] == (Any,):
-        return _plain(value)
-    if get_origin(hint) is Mapping:
-        return {key: _decoded(parts[1], item) for key, item in value.items()}
-    return number(value) if hint is float and not isinstance(value, int | float) else value
-
-
-_NUMBERS = ("NaN", "Infinity", "-Infinity")
-_NAMES = ("rule", "layer", "layers", "affected")
-"""Keys of `Finding.evidence` that hold names alone: a layer may be called "NaN"."""
-
-
-def _plain(value: Any) -> Any:
-    """A value of no known type: the texts that stand for numbers are turned back, except where only names can be."""
-    if isinstance(value, Mapping):
-        return {key: item if key in _NAMES else _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return number(value) if isinstance(value, str) and value in _NUMBERS else value
+def trial_from_json(data: Mapping[str, Any]) -> Trial:
+    """A `Trial` from its JSON form; fields that this version does not know are left out."""
+    trial: Trial = record(Trial, data)
+    return trial

@@ -13,13 +13,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from ..diagnosis import Thresholds, diagnose, seen_by
 from ..diagnosis.wording import num
 from ..observe.engines import engine
-from ..observe.engines.undocumented import names_kept, weights_of
+from ..observe.engines.undocumented import names_kept, optimizer_state, weights_of
 from ..observe.probe import iterations
 from ..records import Finding, LayerInfo, Snapshot
 from ..records.remedies import LearningRate, Policy, Preprocess, Reinitialize, Remedy, WholeModel
@@ -150,26 +149,14 @@ def _start_optimizer(optimizer: Any) -> None:
         raise ValueError(f"the optimizer {optimizer.name!r} has made no update")
     copy = type(optimizer).from_config(optimizer.get_config())
     copy.build(weights_of(optimizer))
-    for variable, fresh in zip(_state(optimizer), _state(copy), strict=True):
+    for variable, fresh in zip(optimizer_state(optimizer), optimizer_state(copy), strict=True):
         variable.assign(fresh.value)
-
-
-def _state(optimizer: Any) -> list[Any]:
-    """All variables of an optimizer and of those that it wraps, also what one does not list, as Nadam's product."""
-    found = {id(variable): variable for variable in optimizer.variables}
-    weights = {id(variable) for variable in weights_of(optimizer)}
-    for part in (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
-        for value in vars(part).values() if part is not None else ():
-            for held in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(held, keras.Variable) and id(held) not in weights:
-                    found.setdefault(id(held), held)
-    return list(found.values())
 
 
 @contextlib.contextmanager
 def _everything_kept(probe: Any) -> Iterator[None]:
     """Puts back all that a trial with updates changes."""
-    with names_kept(), probe.everything_kept(), _kept(probe, _state(probe.model.optimizer)):
+    with names_kept(), probe.everything_kept(), _kept(probe, optimizer_state(probe.model.optimizer)):
         yield
 
 

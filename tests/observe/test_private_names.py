@@ -146,6 +146,13 @@ def backward_is_ours(name):
     return tape.gradient(loss, x).numpy().tolist() == [5.0, 5.0] and len(seen) == 1
 
 
+def knows_operations(name):
+    registry = imported(name)
+    return (
+        registry.get("RandomUniform").is_stateful and not registry.get("MatMul").is_stateful and not registry.get("f")
+    )
+
+
 def makes_variables_outside():
     graph = tf.__internal__.FuncGraph("initaudit_test")
     with graph.as_default():
@@ -314,6 +321,7 @@ TABLE = [
     ),
     # Keras: models, optimizers, variables, callbacks
     Name("Model._compile_loss", "what computes the loss: compile makes a new one", lambda: _is_new("_compile_loss")),
+    Name("CompileLoss._flat_losses", "paths of outputs, and the loss at each", lambda: has_losses()),
     Name("Model._compile_metrics", "is built with the first batch", lambda: trained()._compile_metrics.built),
     Name("Model._symbolic_build", "builds model, loss and metrics from one batch", builds_symbolically),
     Name(
@@ -357,6 +365,7 @@ TABLE = [
     module("tensorflow.python.eager.context", "options for calls of functions in this thread", options_of_calls),
     Name("Context._seed and _rng", "the seed of eager random operations, and where theirs come from", has_seed_and_rng),
     module("tensorflow.python.eager.record", "an operation with a backward side of ours", backward_is_ours),
+    module("tensorflow.python.framework.op_def_registry", "whether an operation is stateful", knows_operations),
     module("tensorflow.core.protobuf.config_pb2", "the configuration of the graph optimizer"),
     module("tensorflow.python.keras.", "begins the modules of Keras 2", lambda name: imported(name.rstrip("."))),
     Name("tf.__internal__.FuncGraph", "a graph outside of which variables are made", makes_variables_outside),
@@ -393,6 +402,11 @@ TABLE = [
 
 def _module_of(kind):
     return kind.__module__.startswith("keras.src.")
+
+
+def has_losses():
+    (part,) = trained()._compile_loss._flat_losses
+    return part.path == () and part.loss.fn is keras.losses.mean_squared_error
 
 
 def _is_new(attribute):

@@ -36,6 +36,10 @@ class UnobservableError(Exception):
     """The model's training step hides its gradients where a second run of it cannot reach them."""
 
 
+class NoTrialError(Exception):
+    """A start cannot be tried, or what comes of it cannot be judged; the text says why."""
+
+
 class Frame(Protocol):
     """One run of the step: which tensors belong to it, and how they are observed."""
 
@@ -203,6 +207,29 @@ class Runner(Protocol):
         """A function that brings tensors made of variables to the host."""
 
 
+Update = Callable[[], float]
+"""Makes one update, and returns the loss in front of it, without the penalties of the weights."""
+
+
+class Updates(Protocol):
+    """Real updates of one model on one batch, for trials: whatever they change is put back."""
+
+    model: Any
+    samples: Any
+    """The batch, of all replicas together."""
+
+    def kept(self) -> AbstractContextManager[None]:
+        """All that updates, or a remedy, change is put back at the end of the block, bit for bit."""
+
+    def start(self, change: Callable[[], Any] | None = None) -> AbstractContextManager[tuple[Any, Update]]:
+        """Within the block: the batch, and a function that makes one update on it.
+
+        Args:
+            change: Changes the model in place, and returns the batch to train on: another one, the same or None. The
+                optimizer begins anew for the weights that it leaves.
+        """
+
+
 class Engine(Protocol):
     """The functions of an engine's module."""
 
@@ -265,6 +292,19 @@ class Engine(Protocol):
         """Of a gradient that holds some rows alone: their sums `[rows, units]`, and how many rows there were before.
 
         None for a dense gradient, which it always is on JAX and PyTorch. The number is None where it is not known.
+        """
+
+    def updates(self, runner: Runner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> Updates:
+        """Updates of a runner's model, once it has run its step.
+
+        Args:
+            runner: Of the model.
+            batch: As `fit` hands it to `train_step`.
+            train: `fit`'s own train function, used where no trace of it is left in the training; None without a `fit`.
+            iterator: What `fit` calls it with: only what kind of elements it has is looked at.
+
+        Raises:
+            NoTrialError: Where the step acts on more than the model, or cannot be run beside the training.
         """
 
 

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import keras
 from keras.src.backend.common import global_state
 
 from ..hooks import replace
@@ -73,6 +74,54 @@ def in_place_of_train_function(model: Any, first: Callable[..., Any]) -> Callabl
     # This order, and the other way round at the end: an interrupt in between leaves the harmless one.
     put_back = replace(model, make_train_function=make_train_function, train_function=train_function)
     return put_back
+
+
+def regularizes_activity(model: Any) -> bool:
+    """Whether a layer adds a penalty on its outputs to the loss."""
+    return any(getattr(layer, "activity_regularizer", None) is not None for layer in model._flatten_layers())
+
+
+def has_foreign_layers(model: Any) -> bool:
+    """Whether the class of the model, or of a layer in it, is not one of Keras's."""
+    return not all(type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
+
+
+def metrics_built(model: Any) -> bool:
+    """Whether the metrics that the model was compiled with have their variables."""
+    return model._compile_metrics is None or model._compile_metrics.built
+
+
+def build_metrics(model: Any, y: Any, outputs: Any) -> None:
+    """Makes the variables of the metrics that the model was compiled with, as the first step would."""
+    model._compile_metrics.build(y, outputs)
+
+
+def losses_of(compiled: Any) -> list[tuple[tuple[Any, ...], Any]]:
+    """What a built object that computes a model's loss adds up: where in the outputs, and the `keras.losses.Loss`."""
+    return [(part.path, part.loss) for part in compiled._flat_losses]
+
+
+def mask_of(tensor: Any) -> Any:
+    """The mask that goes with a tensor; None without one."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def with_mask(tensor: Any, mask: Any) -> Any:
+    """The tensor, with a mask that goes with it."""
+    tensor._keras_mask = mask
+    return tensor
+
+
+def optimizer_state(optimizer: Any) -> list[Any]:
+    """All variables of an optimizer and of those that it wraps, also what one does not list, as Nadam's product."""
+    found = {id(variable): variable for variable in optimizer.variables}
+    weights = {id(variable) for variable in weights_of(optimizer)}
+    for part in (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ())):
+        for value in vars(part).values() if part is not None else ():
+            for held in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(held, keras.Variable) and id(held) not in weights:
+                    found.setdefault(id(held), held)
+    return list(found.values())
 
 
 def weights_of(optimizer: Any) -> list[Any]:

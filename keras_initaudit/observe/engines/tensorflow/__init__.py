@@ -1,8 +1,12 @@
-"""TensorFlow: the functions of the engine. `step` runs the step, on a `frame`; `state` puts back; `data` feeds it."""
+"""TensorFlow: the functions of the engine.
+
+`step` runs the step, on a `frame`; `state` puts back what it changes; `data` feeds it; `training` makes real updates.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +16,11 @@ import tensorflow as tf
 from .data import first_batch as first_batch
 from .data import first_samples as first_samples
 from .data import stand_in as stand_in
+from .step import GraphRunner
 from .step import follow as follow
 from .step import replicas as replicas
 from .step import runner as runner
+from .training import GraphUpdates
 
 
 def attached(model: Any) -> contextlib.AbstractContextManager[None]:
@@ -50,3 +56,8 @@ def rows_of(gradient: Any) -> tuple[Any, int | None] | None:
     _, places = tf.unique(tf.reshape(gradient.indices, [-1]))
     values = tf.reshape(gradient.values, [-1, gradient.values.shape[-1]])
     return tf.math.unsorted_segment_sum(values, places, tf.reduce_max(places) + 1), gradient.values.shape[0]
+
+
+def updates(runner: GraphRunner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> GraphUpdates:
+    """See `Engine`."""
+    return GraphUpdates(runner, batch, train, iterator)

@@ -59,7 +59,7 @@ class GraphRunner:
         if built or self.model.run_eagerly or replicas(self.model) > 1:
             return
         graph = tf.__internal__.FuncGraph("InitAuditBuild")
-        with graph.as_default(), tf.variable_creator_scope(_with_known_value), _nested_functions_inlined():
+        with graph.as_default(), tf.variable_creator_scope(_with_known_value), nested_functions_inlined():
             step(GraphFrame(), keras.tree.map_structure(_placeholder, batch), None)
 
     def run(self, step: Step, batch: Any, scale: float) -> tuple[list[Array], Facts | None]:
@@ -84,7 +84,7 @@ class GraphRunner:
         """The step on every replica; the tensors of the first one."""
         # Of the last trace: one that makes variables is followed by another one, which is the one that is run.
         self._frame = frame = GraphFrame()
-        with _nested_functions_inlined():
+        with nested_functions_inlined():
             if replicas(self.model) == 1:
                 return step(frame, batch, scale)
             found: list[Any] = []
@@ -116,6 +116,21 @@ class GraphRunner:
         """See `Runner`."""
         self.model.train_step(batch)
 
+    @property
+    def graph(self) -> Any:
+        """That of the traced step; None where it runs eagerly."""
+        return None if self._trace is None else self._trace.graph
+
+    @property
+    def written(self) -> list[Any]:
+        """The variables that the traced step may write."""
+        return self._written
+
+    def uses_stand_in_generator(self) -> bool:
+        """Whether the traced step draws from the generator that stands in for Keras's own."""
+        made = self._generator
+        return made is not None and self._trace is not None and any(v is made.state.value for v in self.graph.variables)
+
     def sampler(self, tensors: Callable[[], list[Any]]) -> Callable[[], list[Array]]:
         """See `Runner`."""
         # Not called by its name: TensorFlow would count the traces of all probes, and warn that they are many.
@@ -144,7 +159,7 @@ def _on_host(tensors: Any) -> list[Array]:
 
 
 @contextlib.contextmanager
-def _nested_functions_inlined() -> Iterator[None]:
+def nested_functions_inlined() -> Iterator[None]:
     """Within the block a `tf.function` that is called runs as the Python function that it is.
 
     A function within a function would hide the gradients. And one that meets an error in its first trace has used up

@@ -1,0 +1,348 @@
+"""TensorFlow: real updates of a model on one batch, again and again, after which everything is as it was.
+
+The function that `fit` has compiled makes them where it leaves nothing behind: no trace is added. It does leave
+something where the step has random operations of TensorFlow's own, whose counters live in the compiled function: then
+the updates are made by a function that is dropped afterwards. Whatever acts on more than variables is not run at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
+
+from ...hooks import replaced
+from .. import NoTrialError, Update
+from ..undocumented import (
+    build_metrics,
+    has_foreign_layers,
+    learning_rate_setting,
+    metrics_built,
+    names_kept,
+    optimizer_state,
+    weights_of,
+)
+from .state import all_variables, variables_kept, written_variables
+from .step import nested_functions_inlined, replicas
+
+_RISING = 20
+"""Updates over which a learning rate that warms up rises to its peak."""
+_PEAK_WITHIN = (0, *(n * 10**k for k in range(6) for n in (1, 2, 5, 10)))
+"""Steps at which a schedule is asked for its rate."""
+
+
+class GraphUpdates:
+    """Updates of one model; see `Updates`."""
+
+    def __init__(self, runner: Any, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> None:
+        self._runner, self._batch, self._train, self._iterator = runner, batch, train, iterator
+        self.model = runner.model
+        self.samples = _joined(batch)
+        self._own: dict[str, Any] = {}
+        self._penalty: Any = None
+        self._built_in_trace = False
+        self._tracker = next((m for m in self.model.metrics if m.name == "loss" and hasattr(m, "total")), None)
+        self._check()
+        if train is not None and not self.model.run_eagerly:
+            self._build()
+        self._optimizer, self._rate, self._peak = self._prepared_optimizer()
+        if self._serves(batch):
+            # What its trace draws from the random states of Python, it does not draw again in the training.
+            with _components_kept(self._variables()):
+                self._by_fit(batch)()
+
+    def _check(self) -> None:
+        model = self.model
+        if self._tracker is None:
+            raise NoTrialError("the model does not keep its loss among its metrics")
+        if model.optimizer is None:
+            raise NoTrialError("the model has no optimizer")
+        if not all(optimizer.built for optimizer in _optimizers(model) if optimizer is not model.optimizer):
+            raise NoTrialError("an optimizer of the model is not built")
+        if model.run_eagerly and replicas(model) > 1:
+            raise NoTrialError("the model runs eagerly on several replicas")
+        if model.run_eagerly and has_foreign_layers(model):
+            raise NoTrialError("the model runs eagerly, and so does code of layers that are not Keras's")
+        graph = self._runner.graph
+        self._acts_on = "variables" if graph is None else acts_on(graph)
+        if self._acts_on == "outside":
+            raise NoTrialError("the training step acts on more than the model")
+
+    def _build(self) -> None:
+        """Makes the variables that the first step of `fit` would make: what is made in a trace cannot be put back."""
+        model = self.model
+        with model.distribute_strategy.scope():
+            if not model.optimizer.built:
+                self._built_in_trace = True
+                _built(model.optimizer, model.trainable_variables, in_trace=True)
+            if not metrics_built(model):
+                x, y, _ = keras.utils.unpack_x_y_sample_weight(self.samples)
+                with self._runner.everything_kept():
+                    outputs = model(x)
+                build_metrics(model, y, outputs)
+
+    def _prepared_optimizer(self) -> tuple[Any, Any, float]:
+        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it.
+
+        Outside of a `fit` it is a copy: to build the model's own would leave it built, for weights that may yet be
+        frozen. So it is where the rate warms up: the copy has one that rises faster.
+        """
+        optimizer = self.model.optimizer
+        peak = _peak_of_warm_up(optimizer)
+        if self._train is not None and optimizer.built and peak is None:
+            return optimizer, None, 0.0
+        with names_kept(), self._runner.randomness_kept(), self.model.distribute_strategy.scope():
+            weights = weights_of(optimizer) if optimizer.built else self.model.trainable_variables
+            copy = _copy(optimizer, weights)
+            if peak is None:
+                return copy, None, 0.0
+            rate = keras.Variable(0.0, trainable=False, name="initaudit_learning_rate")
+        object.__setattr__(getattr(copy, "inner_optimizer", copy), "_learning_rate", rate)
+        return copy, rate, peak
+
+    # What is put back
+
+    def _variables(self) -> list[Any]:
+        optimizers = (self._optimizer, *_optimizers(self.model))
+        held = [v.value for optimizer in optimizers if optimizer.built for v in optimizer_state(optimizer)]
+        return list({id(v): v for v in (*all_variables(self.model), *self._runner.written, *held)}.values())
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """See `Updates`."""
+        with names_kept(), _components_kept(self._variables()), self._runner.everything_kept():
+            yield
+
+    @contextlib.contextmanager
+    def start(self, change: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Update]]:
+        """See `Updates`."""
+        with self.kept(), replaced(self.model, "optimizer", self._optimizer):
+            changed = None if change is None else change()
+            same = changed is None or changed is self.samples or changed is self._batch
+            batch, samples = (self._batch, self.samples) if same else (changed, changed)
+            # One that was built in a trace holds no copies of the weights, and is new for any weights.
+            as_new = int(self._optimizer.iterations.numpy()) == 0 and (change is None or self._built_in_trace)
+            if not as_new:
+                with self.model.distribute_strategy.scope():
+                    self._begin_optimizer()
+            if self._serves(batch):
+                yield samples, self._update(self._by_fit(batch))
+            else:
+                step, written = self._by_own(batch)
+                with _components_kept(written):
+                    yield samples, self._update(step)
+
+    def _begin_optimizer(self) -> None:
+        """Gives the optimizer the state that a freshly built copy of it has for the weights as they are now.
+
+        Zeros would not do: a loss scale of 0 makes NaN of every gradient, and slots may be copies of the weights.
+        """
+        rate = None if self._rate is None else self._rate.value
+        fresh = _copy(self._optimizer, weights_of(self._optimizer), rate, in_trace=self._built_in_trace)
+        for variable, value in zip(optimizer_state(self._optimizer), optimizer_state(fresh), strict=True):
+            for mine, new in zip(_components(variable.value), _components(value.value), strict=True):
+                if mine is not new:
+                    mine.assign(new, read_value=False)
+
+    # One update
+
+    def _update(self, step: Callable[[], Any]) -> Update:
+        assert self._tracker is not None
+        total, count = (_components(getattr(self._tracker, name).value) for name in ("total", "count"))
+        zeros = [(variable, tf.zeros_like(variable)) for variable in (*total, *count)]
+        inner = getattr(self._optimizer, "inner_optimizer", self._optimizer)
+        steps = getattr(inner, "gradient_accumulation_steps", None) or 1
+        penalty = self._penalties()
+        made = itertools.count(1)
+
+        def update() -> float:
+            for variable, zero in zeros:
+                variable.assign(zero, read_value=False)
+            if self._rate is not None:
+                self._rate.assign(self._peak * min(1.0, next(made) / _RISING))
+            taken_off = penalty()
+            for _ in range(steps):
+                step()
+            seen = sum(float(variable) for variable in count)
+            return sum(float(variable) for variable in total) / seen - taken_off if seen else float("nan")
+
+        return update
+
+    def _penalties(self) -> Callable[[], float]:
+        """What the regularizers of the weights add to the loss."""
+        weights = [v for v in self.model.trainable_weights if v.regularizer is not None]
+        if not weights:
+            return lambda: 0.0
+        if self._penalty is None:
+            self._penalty = self._runner.sampler(lambda: [sum(v.regularizer(v) for v in weights)])
+        sampled = self._penalty
+        return lambda: float(sampled()[0])
+
+    def _serves(self, batch: Any) -> bool:
+        """Whether `fit`'s own function may be used: it has no memory beside variables, and takes such a batch."""
+        return (
+            self._train is not None
+            and self._optimizer is self.model.optimizer
+            and type(self.model).train_step is keras.Model.train_step
+            and not self.model.run_eagerly
+            and self._acts_on == "variables"
+            and type(self._optimizer).__module__.startswith("keras.")
+            and not self._runner.uses_stand_in_generator()
+            and self._fits(batch)
+        )
+
+    def _fits(self, batch: Any) -> bool:
+        if not isinstance(self._iterator, tf.data.Iterator):
+            return batch is self._batch
+        try:
+            spec, given = (tf.nest.flatten(s) for s in (self._iterator.element_spec, _spec(batch)))
+            tf.nest.assert_same_structure(self._iterator.element_spec, _spec(batch))
+        except (TypeError, ValueError):
+            return False
+        return all(one.is_compatible_with(other) for one, other in zip(spec, given, strict=True))
+
+    def _by_fit(self, batch: Any) -> Callable[[], Any]:
+        """Each call makes one update, also where the function makes several of an iterator that has more batches."""
+        train = self._train
+        assert train is not None
+        if not isinstance(self._iterator, tf.data.Iterator):  # distributed
+            return lambda: train(itertools.repeat(batch, 1))
+        dataset = tf.data.Dataset.from_tensors(batch)
+        spec = self._iterator.element_spec
+        if self.model.steps_per_execution == 1:
+            endless = tf.data.experimental.to_variant(dataset.repeat())
+            iterator = iter(tf.data.experimental.from_variant(endless, spec))
+            return lambda: train(iterator)
+        once = tf.data.experimental.to_variant(dataset)
+        return lambda: train(iter(tf.data.experimental.from_variant(once, spec)))
+
+    def _by_own(self, batch: Any) -> tuple[Callable[[], Any], list[Any]]:
+        """A step that is dropped with this object, and the variables that it writes."""
+        model = self.model
+        if model.run_eagerly:
+            return lambda: self._eagerly(batch), []
+        several = replicas(model) > 1
+
+        def step(data: Any) -> None:
+            # The metrics need no updates, and those that are not built yet would be made here.
+            with nested_functions_inlined(), replaced(model, "compute_metrics", lambda *_args, **_kwargs: {}):
+                if several:
+                    model.distribute_strategy.run(model.train_step, args=(data,))
+                else:
+                    model.train_step(data)
+
+        key = str(tf.nest.map_structure(str, _spec(batch)))
+        if key not in self._own:
+            function = tf.function(step, autograph=False, jit_compile=model.jit_compile or None)
+            self._own[key] = function.get_concrete_function(batch)
+            if acts_on(self._own[key].graph) == "outside":
+                raise NoTrialError("the optimizer acts on more than the model")
+        function = self._own[key]
+        written = [part for variable in written_variables(function.graph) for part in _components(variable)]
+        return lambda: function(batch), written
+
+    def _eagerly(self, batch: Any) -> None:
+        with replaced(self.model, "compute_metrics", lambda *_args, **_kwargs: {}):
+            self.model.train_step(batch)
+
+
+def _optimizers(model: Any) -> list[Any]:
+    """Those that the model holds, in lists and dicts as well."""
+    held = (
+        v.values() if isinstance(v, dict) else v if isinstance(v, list | tuple) else [v] for v in vars(model).values()
+    )
+    return [member for members in held for member in members if isinstance(member, keras.optimizers.Optimizer)]
+
+
+def _spec(batch: Any) -> Any:
+    return tf.data.Dataset.from_tensors(batch).element_spec
+
+
+def _joined(batch: Any) -> Any:
+    """A batch that is spread over replicas as one."""
+
+    def join(leaf: Any) -> Any:
+        if isinstance(leaf, tf.distribute.DistributedValues):
+            return tf.concat(leaf.values, 0)
+        return None if isinstance(leaf, tf.experimental.Optional) else leaf
+
+    return keras.tree.map_structure(join, batch)
+
+
+def _copy(optimizer: Any, weights: list[Any], rate: Any = None, *, in_trace: bool = False) -> Any:
+    copy = type(optimizer).from_config(optimizer.get_config())
+    if rate is not None:
+        object.__setattr__(getattr(copy, "inner_optimizer", copy), "_learning_rate", rate)
+    return _built(copy, weights, in_trace=in_trace)
+
+
+def _built(optimizer: Any, weights: list[Any], *, in_trace: bool) -> Any:
+    """Builds an optimizer; as `fit` does it in its first trace, or at once.
+
+    What an optimizer assigns while it is built in a trace never happens: the momentum of ScheduleFreeAdamW, a copy of
+    the weights elsewhere, is 0 then. What is tried, and trained afterwards, must have what `fit` would have had.
+    """
+    if in_trace:
+        # What makes variables is traced twice, and a loss scale does not see that it is built already.
+        build = tf.function(lambda: None if optimizer.built else optimizer.build(weights), autograph=False)
+        build.get_concrete_function()
+    else:
+        optimizer.build(weights)
+    return optimizer
+
+
+def _peak_of_warm_up(optimizer: Any) -> float | None:
+    """The largest rate of a schedule that begins with less than half of it."""
+    schedule = learning_rate_setting(getattr(optimizer, "inner_optimizer", optimizer))
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    try:
+        rates = [float(schedule(step)) for step in _PEAK_WITHIN]
+    except Exception:  # one of the person's own may want what only training gives
+        return None
+    return max(rates) if rates[0] < max(rates) / 2.0 else None
+
+
+def _components(variable: Any) -> list[Any]:
+    """The variable on each replica."""
+    return list(variable.values) if isinstance(variable, tf.distribute.DistributedValues) else [variable]
+
+
+@contextlib.contextmanager
+def _components_kept(variables: list[Any]) -> Iterator[None]:
+    with variables_kept([part for variable in variables for part in _components(variable)]):
+        yield
+
+
+# What a step acts on
+
+_RANDOM = ("Random", "Multinomial", "TruncatedNormal", "Sampler", "SampleDistorted")
+"""Parts of the names of operations that keep a counter in the function that they stand in."""
+_OF_VARIABLES = ("Resource", "Stateful", "Rng", "VarHandle", "VarIsInitialized", "VariableShape")
+"""Beginnings of the names of those that act on variables: `StatefulUniform` is that of `tf.random.Generator`."""
+_HARMLESS = ("Assert", "Case", "Collective", "CudnnRNN", "If", "Nccl", "PartitionedCall", "Placeholder", "While")
+"""Beginnings of the names of those that TensorFlow counts as stateful and that leave nothing behind; what a loop or a
+function calls is looked at by itself."""
+
+
+def acts_on(graph: Any) -> Literal["variables", "random", "outside"]:
+    """What a step acts on beside tensors: variables at most, random numbers of its own as well, or anything else."""
+    definition = graph.as_graph_def()
+    inner = (function.node_def for function in definition.library.function)
+    names = {node.op for nodes in (definition.node, *inner) for node in nodes}
+    stateful = {name for name in names if _is_stateful(name)}
+    random = {name for name in stateful if any(part in name for part in _RANDOM)}
+    known = (*_OF_VARIABLES, *_HARMLESS)
+    if any(not name.startswith(known) and "Variable" not in name for name in stateful - random):
+        return "outside"
+    return "random" if random else "variables"
+
+
+def _is_stateful(name: str) -> bool:
+    definition = op_def_registry.get(name)  # None for a call of a function by its name
+    return definition is not None and definition.is_stateful
