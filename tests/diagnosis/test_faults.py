@@ -393,6 +393,7 @@ class Case:
     """One fault: the model with its data, probed once and kept as it was built."""
 
     def __init__(self, name: str) -> None:
+        keras.backend.clear_session()  # the draws of a new start follow from the names of the layers
         keras.utils.set_random_seed(11)
         make, self.rule, self.layer, self.severity = FAULTS[name]
         self.name = name

@@ -15,8 +15,9 @@ from keras import layers, optimizers
 
 from keras_initaudit import initialize
 from keras_initaudit.observe.batch import first_batch
-from keras_initaudit.observe.engines import NoTrialError, engine
-from keras_initaudit.observe.engines.undocumented import names_kept
+from keras_initaudit.observe.engines import NoTrialError
+from keras_initaudit.observe.engines.tensorflow import data as feeding
+from keras_initaudit.observe.engines.undocumented import in_place_of_train_function, names_kept
 from keras_initaudit.observe.hooks import replaced
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.remedies import trial
@@ -181,19 +182,17 @@ class Tried(keras.callbacks.Callback):
         if self.done:
             return
         self.done = True
-        model, train = self.model, self.model.train_function
+        model = self.model
 
-        def first(iterator):
-            stack.__exit__(None, None, None)
-            python = engine().runs_python(iterator)
-            taken, iterator = engine().take_batch(iterator, model.steps_per_execution)
+        def first(train, iterator):
+            python = feeding._runs_python(iterator)
+            taken, iterator = feeding._take_batch(iterator, model.steps_per_execution)
             probe = Probe(model, taken, size=32, data_runs_python=python)
             probe.measure(0)
             self.act(probe, taken, train, iterator)
             return train(iterator)
 
-        stack = replaced(model, "train_function", first)
-        stack.__enter__()
+        in_place_of_train_function(model, first)
 
 
 def trained(model, steps, *, x=X, y=LABELS):
