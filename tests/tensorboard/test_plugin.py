@@ -21,7 +21,7 @@ from werkzeug.test import Client
 
 from keras_initaudit.records import COLUMNS, VERDICTS, Finding, LayerInfo, Snapshot, Statistics
 from keras_initaudit.report import BAND
-from keras_initaudit.tensorboard import eventfile, metadata, reader, routes, store
+from keras_initaudit.tensorboard import eventfile, levels, metadata, reader, routes, store
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
 from keras_initaudit.tensorboard.routes import InitAuditTab, label, verdict
 from keras_initaudit.tensorboard.summary import Writer, statistics_array
@@ -154,7 +154,7 @@ def test_a_run_tells_its_rows_its_audits_and_each_finding_once(client, logs):
     assert [finding["rule"] for finding in again["findings"]] == ["non-finite"] * 2
     assert (told["optimizer"], told["learning_rate"], told["batch_size"]) == ("SGD", 0.05, 64)
     assert told["newer"] is None
-    assert set(told["columns"]) == {*COLUMNS, *store.DERIVED}
+    assert set(told["columns"]) == {*COLUMNS, *store.DERIVED, *levels.LEVELS}
 
 
 def test_columns_are_the_numbers_that_were_written(client, logs):
