@@ -98,7 +98,7 @@ function axes(frame) {
     s("text", { class: "zone good", x: frame.left + 8, y: frame.y(BAND.high) + 14 }, "healthy band"),
     s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.high) + 14 }, "exploding"),
     s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.low) - 7 }, "vanishing"),
-    s("text", { class: "axis", x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "rms (log scale)"),
+    s("text", { class: "axis", x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "size (log scale)"),
   );
   return parts;
 }
