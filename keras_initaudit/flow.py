@@ -2,7 +2,7 @@
 
 Bit sets in plain integers hold the ancestors of each row, so that a thousand layers cost milliseconds. Where a snapshot
 does not say what flows where (a subclassed model that hides it), the rows are taken as a chain in their order.
-Imports the records only: the rules, the proof of a remedy and the picture in a report read the same graph.
+Imports the records only: the rules, the proof of a remedy and the pictures of report and tab read the same graph.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ _NORMALISED = 1e-2
 """A normalisation gives out an rms of about 1; an output far below that is not normalised."""
 
 
+SMALLEST = 1e-45
+"""The smallest positive float32, rounded: what an exact zero counts as in a logarithm."""
+
+
 def log10(value: float) -> float:
     """The logarithm, in which an exact zero counts as the smallest positive float32."""
-    return math.log10(max(value, 1e-45))
+    return math.log10(max(value, SMALLEST))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,13 +70,17 @@ class Row:
         return before if math.isfinite(before) else self.stats.activation_rms
 
     @property
+    def sqrt_size(self) -> float:
+        """Of the output of one sample, its norm over its rms."""
+        return math.sqrt(math.prod(n for n in self.info.shape if n > 0))
+
+    @property
     def backward_norm(self) -> float:
         """Norm of dL/d(activation) of one sample: strides and max pooling change its rms, but not its norm.
 
         Averaging over n positions divides it by sqrt(n), 1.5 decades for 32 x 32, which the limits allow for.
         """
-        size = math.prod(n for n in self.info.shape if n > 0)
-        return self.stats.backward_rms * math.sqrt(size)
+        return self.stats.backward_rms * self.sqrt_size
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,14 @@ class Flow:
         return {p for row in kernels for p in self.parents[row.index] if self.rows[p].info.role == "layer"}
 
     @cached_property
+    def heads_after(self) -> dict[int, tuple[Row, ...]]:
+        """Of each of `last_hidden`: the heads that take in its output."""
+        heads = {row.index for row in self.heads}
+        return {
+            row.index: tuple(self.rows[c] for c in self.children[row.index] if c in heads) for row in self.last_hidden
+        }
+
+    @cached_property
     def ends(self) -> dict[int, tuple[Row, ...]]:
         """Of each layer call that leads to one of `last_hidden`, or is one: those it leads to."""
         found = {
@@ -182,12 +198,13 @@ class Flow:
 
         The point of reference is the last hidden layer that the row leads to; of several, the one with the largest
         gradient. One without a gradient, or in front of heads of zeros, is none. A head has no level: its output
-        (logits, probabilities, a price) is no hidden signal.
+        (logits, probabilities, a price) is no hidden signal. `tensorboard.levels` computes the same for many audits at
+        once, from `ends`, `heads_after` and `Row.sqrt_size`; a test compares the two.
         """
         references: dict[int, float] = {}
         for row in self.last_hidden:
-            fed = [self.rows[c] for c in self.children[row.index] if self.rows[c] in self.heads]
-            if any(head.stats.weight_rms > 0.0 for head in fed) and row.backward_norm > 0.0:
+            passes = any(head.stats.weight_rms > 0.0 for head in self.heads_after[row.index])
+            if passes and row.backward_norm > 0.0:
                 references[row.index] = log10(row.backward_norm)
         found: dict[int, tuple[float, Row]] = {}
         for index, ends in self.ends.items() if references else ():

@@ -25,7 +25,7 @@ ROOMS = {
         ("keras", "numpy"),
     ),
     "report": (("records", "flow", "numerals"), ()),
-    "tensorboard": (("records", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
+    "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (("records", "auditing", "observe", "diagnosis", "report", "tensorboard"), ("keras",)),
     "cli": (

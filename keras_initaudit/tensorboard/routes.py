@@ -136,7 +136,8 @@ class InitAuditTab(base_plugin.TBPlugin):
         wanted = request.args.get("steps", "all")
         steps = None if wanted in ("all", "ends") else [_integer("steps", text) for text in wanted.split(",")]
         rows = _rows(request.args.get("rows", "all"), header)
-        tables = select(self._store.tables(source, run, stamp, wanted == "ends"), header, columns, steps, rows)
+        tables = self._store.tables(source, run, stamp, wanted == "ends")
+        tables = select(tables, header, self._store.ends(source, run, stamp), columns, steps, rows)
         missing = set(steps or ()) - set(tables.steps)
         if missing:
             raise BadRequestError(f"steps: no audit at {sorted(missing)[0]} in this run")

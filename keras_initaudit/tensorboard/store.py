@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tensorboard.data import provider
 
 from ..records import COLUMNS
-from . import metadata
+from . import levels, metadata
 
 MOST_AUDITS = 1000
 """Audits of one run that are sent to the page; of a longer log, so many at even distances."""
@@ -101,6 +101,16 @@ class Store:
         header: metadata.Header = self.keep((source.experiment, run, "header"), stamp, load)
         return header
 
+    def ends(self, source: Source, run: str, stamp: tuple[int, float]) -> levels.Ends:
+        """The ends of the run's model."""
+
+        def load() -> tuple[levels.Ends, int]:
+            layers = self.header(source, run, stamp).layers
+            return levels.ends_of(layers), 50 * len(layers)
+
+        ends: levels.Ends = self.keep((source.experiment, run, "gradient ends"), stamp, load)
+        return ends
+
     def audits(self, source: Source, run: str, stamp: tuple[int, float]) -> tuple[Audit, ...]:
         """Every audit of the run, by step."""
 
@@ -178,11 +188,17 @@ class Store:
 def known_columns(header: metadata.Header) -> list[str]:
     """The columns of a run that can be asked for: those of its header that this version knows, and the derived."""
     own = [name for name in header.columns if name in COLUMNS]
-    return own + [name for name, parts in DERIVED.items() if set(parts) & set(own)]
+    made = [name for name, parts in DERIVED.items() if set(parts) & set(own)]
+    return own + made + [name for name, parts in levels.LEVELS.items() if set(parts) <= set(own)]
 
 
 def select(
-    tables: Tables, header: metadata.Header, columns: Sequence[str], steps: Sequence[int] | None, rows: Sequence[int]
+    tables: Tables,
+    header: metadata.Header,
+    ends: levels.Ends,
+    columns: Sequence[str],
+    steps: Sequence[int] | None,
+    rows: Sequence[int],
 ) -> Tables:
     """`values[column, step, row]` of the chosen columns, steps (None for all) and rows, to 12 bits of mantissa.
 
@@ -192,7 +208,12 @@ def select(
     position = {name: i for i, name in enumerate(header.columns)}
     made = np.empty((len(columns), len(chosen), len(rows)), np.float32)
     index = np.ix_(chosen, rows)
+    wanted = [name for name in columns if name in levels.LEVELS]
+    found = levels.level_columns(ends, wanted, lambda name: tables.values[chosen, :, position[name]]) if wanted else {}
     for out, name in zip(made, columns, strict=True):
+        if name in found:
+            out[:] = found[name][:, rows]
+            continue
         parts = [position[part] for part in DERIVED.get(name, (name,)) if part in position]
         out[:] = tables.values[:, :, parts[0]][index]
         for part in parts[1:]:

@@ -94,7 +94,7 @@ def main() -> None:
                 in_browser(server.address, given.runs)
             plugin = f"{server.address}data/plugin/initaudit/"
             run = runs[0]["run"]
-            profile = "activation_rms,forward_nonfinite,backward_rms,backward_nonfinite"
+            profile = "activation_rms,forward_nonfinite,backward_rms,backward_level,backward_nonfinite"
             routes = {
                 "runs": "runs",
                 "run": f"run?run={run}",

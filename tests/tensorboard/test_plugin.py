@@ -19,9 +19,10 @@ from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
+from keras_initaudit.flow import Flow
 from keras_initaudit.records import COLUMNS, VERDICTS, Finding, LayerInfo, Snapshot, Statistics
 from keras_initaudit.report import BAND
-from keras_initaudit.tensorboard import eventfile, metadata, reader, routes, store
+from keras_initaudit.tensorboard import eventfile, levels, metadata, reader, routes, store
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
 from keras_initaudit.tensorboard.routes import InitAuditTab, label, verdict
 from keras_initaudit.tensorboard.summary import Writer, statistics_array
@@ -154,7 +155,7 @@ def test_a_run_tells_its_rows_its_audits_and_each_finding_once(client, logs):
     assert [finding["rule"] for finding in again["findings"]] == ["non-finite"] * 2
     assert (told["optimizer"], told["learning_rate"], told["batch_size"]) == ("SGD", 0.05, 64)
     assert told["newer"] is None
-    assert set(told["columns"]) == {*COLUMNS, *store.DERIVED}
+    assert set(told["columns"]) == {*COLUMNS, *store.DERIVED, *levels.LEVELS}
 
 
 def test_columns_are_the_numbers_that_were_written(client, logs):
@@ -165,6 +166,18 @@ def test_columns_are_the_numbers_that_were_written(client, logs):
     for column, name in zip(values, names, strict=True):
         np.testing.assert_allclose(column, written[:, :, COLUMNS.index(name)], rtol=2**-12)
         assert not np.array_equal(column, np.roll(written[:, :, COLUMNS.index(name)], 1, axis=1))
+
+
+def test_the_levels_of_the_gradient_are_those_of_the_rules(client, logs):
+    head, values = numbers(get(client, "columns", run="bad/initaudit", columns="backward_level", steps="3,24"))
+    _, rows = numbers(get(client, "columns", run="bad/initaudit", columns="backward_level", steps="3,24", rows="5,2"))
+    for shown, some, step in zip(values[0], rows[0], head["steps"], strict=True):
+        levels_of = Flow(logs[1]["bad"][step]).gradient_levels()
+        expected = [levels_of[row][0] if row in levels_of else math.nan for row in range(14)]
+        np.testing.assert_allclose(shown, expected, rtol=2**-11, atol=1e-5)
+        np.testing.assert_array_equal(some, shown[[5, 2]])
+        assert np.isnan(shown).tolist() == [True, *[False] * 11, True, True]  # the input, the head, the targets
+        assert shown[1] < -2.0
 
 
 def test_only_what_is_asked_for_is_sent(client, logs):
@@ -403,6 +416,16 @@ def test_a_column_of_another_version_is_neither_offered_nor_needed(tmp_path, mon
     _, values = numbers(get(client, "columns", run="run", columns="backward_rms"))
     written = statistics_array(snapshots[1])[:, COLUMNS.index("backward_rms")]
     np.testing.assert_allclose(values[0, 1], written, rtol=2**-12)
+
+
+def test_levels_are_offered_only_where_all_that_they_are_made_of_is_there(tmp_path, monkeypatch):
+    with_header(monkeypatch, lambda header: header["columns"].__setitem__(COLUMNS.index("weight_rms"), "curvature"))
+    write(tmp_path, Network(4), (0, 1))
+    client = client_of(tmp_path / "initaudit")
+    offered = get(client, "run", run="run").json["columns"]
+    assert "backward_rms" in offered
+    assert not set(levels.LEVELS) & set(offered)
+    assert get(client, "columns", run="run", columns="backward_level").status_code == 400
 
 
 def test_tables_of_another_shape_are_left_out(one_run, monkeypatch):

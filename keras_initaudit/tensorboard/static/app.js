@@ -13,11 +13,10 @@ import { followTheme, onAddress, onReload, readAddress, writeAddress } from "./h
 import { columnsFor, curve, sortRuns, statistic, statisticFor, STATISTICS } from "./model.js";
 import { follow, makeTip, reading } from "./pointer.js";
 import { drawProfile, frameOf, profileLegend } from "./profile.js";
-import { rowsOf } from "./rows.js";
+import { rowsOf, SHOWN } from "./rows.js";
 import { drawTable, firstOrder } from "./table.js";
 
-const PROFILE_COLUMNS = columnsFor(statistic("backward"));
-const TABLE_COLUMNS = ["activation_rms", "forward_nonfinite", "gradient_rms", "gradient_nonfinite", "update_log10", "update_nonfinite", "backward_rms", "backward_nonfinite"];
+const PROFILE = ["activation", "backward"].map(statistic);
 const EMPTY_AGAIN = 5000;
 const MANY_RUNS = 6;
 
@@ -106,7 +105,7 @@ async function refresh(anew = true) {
 async function loadProfile(run) {
   if (run.problem || String(state.profiles.get(run.run)?.stamp) === String(run.stamp)) return;
   try {
-    const table = await fetchColumns(run.run, PROFILE_COLUMNS, "ends", "layer");
+    const table = await fetchColumns(run.run, columnsFor(PROFILE).filter((name) => run.columns.includes(name)), "ends", "layer");
     const last = table.steps.length - 1;
     const at = (step) => ({ activation: curve(table, statistic("activation"), step), backward: curve(table, statistic("backward"), step) });
     state.profiles.set(run.run, { stamp: run.stamp, now: at(last), start: last > 0 ? at(0) : null });
@@ -127,7 +126,7 @@ async function loadRun(anew = true) {
   }
   state.view.stat ??= statisticFor(run.rules);
   const entry = statistic(state.view.stat);
-  const columns = [...new Set([...columnsFor(entry), ...TABLE_COLUMNS])];
+  const columns = columnsFor([...SHOWN.map(statistic), entry]);
   const here = state.chosen;
   if (here?.info.run === run.run && String(here.info.stamp) === String(run.stamp) && columns.every((name) => here.columns.includes(name))) {
     if (anew) drawRun();
@@ -287,7 +286,7 @@ function pictures(width, step) {
   const heat = drawHeatmap(frame, entry, curves(entry), table.steps, names, `${entry.name}: layers from left to right, steps from top to bottom. Arrow keys move, Enter opens the layer, space shows the step.`);
   const picker = h("select", { "aria-label": "Statistic of the heat map", onchange: (event) => choose({ stat: event.target.value }) }, available().map((one) => h("option", { value: one.id, selected: one.id === entry.id }, one.name)));
   const layerAt = (i) => info.layers[layers[i]];
-  const read = [...new Set([statistic("activation"), statistic("backward"), entry])];
+  const read = [...new Set([...PROFILE, entry])];
   follow(frame, profile, heat, parts.tip, {
     step,
     steps: table.steps.length,

@@ -11,15 +11,16 @@ const SMALL = { band: [0, 0.25], unit: 0.19 };
 
 /**
  * The statistics that can be shown. `kind`: "scale" is drawn as its logarithm, "log" is one already, "fraction" lies in
- * [0, 1]. `relative`: divided by the value at the loss end, because the size of a gradient depends on the batch and on
- * the loss; what matters is what becomes of it on its way to the input. `band` is what needs no attention, `unit` the
- * step of the colours outside the band.
+ * [0, 1]. `level`: the column of the decades, where they are not those of the measured `column`: the size of a gradient
+ * depends on the batch and on the loss; what matters is what becomes of it on its way to the input, and so the server
+ * divides it by the gradient at the last hidden layer. `band` is what needs no attention, `unit` the step of the colours
+ * outside the band.
  */
 export const STATISTICS = [
-  { id: "backward", name: "Backward rms ÷ loss end", column: "backward_rms", bad: "backward_nonfinite", kind: "scale", relative: true, band: SCALE },
+  { id: "backward", name: "Gradient over the last hidden layer's", column: "backward_rms", level: "backward_level", bad: "backward_nonfinite", kind: "scale", band: SCALE },
   { id: "activation", name: "Activation rms", column: "activation_rms", bad: "forward_nonfinite", kind: "scale", band: SCALE },
   { id: "update", name: "Update ÷ weight (log10)", column: "update_log10", bad: "update_nonfinite", kind: "log", band: [-5, -1.5], unit: 0.6 },
-  { id: "gradient", name: "Weight gradient rms ÷ loss end", column: "gradient_rms", bad: "gradient_nonfinite", kind: "scale", relative: true, band: SCALE },
+  { id: "gradient", name: "Weight gradient over that gradient", column: "gradient_rms", level: "gradient_level", bad: "gradient_nonfinite", kind: "scale", band: SCALE },
   { id: "preactivation", name: "Pre-activation rms", column: "preactivation_rms", bad: "preactivation_nonfinite", kind: "scale", band: SCALE },
   { id: "dead", name: "Dead units", column: "activation_dead", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
   { id: "saturated", name: "Saturated", column: "activation_saturated", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
@@ -57,21 +58,6 @@ export function sortRuns(runs) {
 }
 
 /**
- * The size at the loss end: of the last row but one that has a finite one, since the last layer's output is of another
- * nature (probabilities, an unbounded price) than what flows through the rest.
- */
-export function lossEnd(values, from, count) {
-  let end = NaN;
-  for (let i = count - 1; i >= 0; i--) {
-    const value = values[from + i];
-    if (!(value > 0 && value < Infinity)) continue;
-    if (i < count - 1) return value;
-    end = value;
-  }
-  return end;
-}
-
-/**
  * One statistic of one audit: `value` as measured, `level` in decades (or the fraction), `broken` where something was
  * not finite. A level of -Infinity is a zero, NaN is nothing there.
  */
@@ -82,16 +68,15 @@ export function curve(table, entry, step) {
   const bad = table.at(entry.bad);
   const level = new Float32Array(count).fill(NaN);
   const broken = new Uint8Array(count);
-  const reference = values && entry.relative ? lossEnd(values, from, count) : 1;
+  const sent = entry.level ? (table.at(entry.level) ?? []) : null;
   for (let i = 0; i < count; i++) {
     const value = values ? values[from + i] : NaN;
     if (bad && bad[from + i] > 0) broken[i] = 1;
     if (value === Infinity || value === -Infinity) broken[i] = 1;
-    else if (entry.kind !== "scale") level[i] = value;
-    else if (value === 0) level[i] = -Infinity;
-    else level[i] = Math.log10(value / (reference > 0 ? reference : 1));
+    else if (sent) level[i] = value === 0 ? sent[from + i] - Infinity : sent[from + i]; // NaN - Infinity is NaN
+    else level[i] = entry.kind === "scale" ? Math.log10(value) : value;
   }
-  return { level, broken, value: values ? values.subarray(from, from + count) : level, reference };
+  return { level, broken, value: values ? values.subarray(from, from + count) : level };
 }
 
 /** Signed distance from the band in units of the statistic (a decade of a scale): 0 inside. */
@@ -103,10 +88,9 @@ export function deviation(entry, level) {
   return 0;
 }
 
-/** The columns that the profile and one more statistic need. */
-export function columnsFor(entry) {
-  const needed = [statistic("activation"), statistic("backward"), entry];
-  return [...new Set(needed.flatMap((one) => [one.column, one.bad]))];
+/** The columns that these statistics need. */
+export function columnsFor(entries) {
+  return [...new Set(entries.flatMap((one) => [one.column, one.level, one.bad].filter(Boolean)))];
 }
 
 /** How far a row lies from its bands at one audit, for "worst first": infinite where it is not finite. */

@@ -21,7 +21,7 @@ export function makeTip() {
 export function reading(layer, i, step, lines) {
   const line = ([entry, drawn]) => {
     const value = drawn.broken[i] ? "not finite" : readOut(entry, drawn.level[i]);
-    const measured = entry.relative && !drawn.broken[i] ? ` (${size(drawn.value[i])})` : "";
+    const measured = entry.level && !drawn.broken[i] ? ` (rms ${size(drawn.value[i])})` : "";
     return h("div", null, `${entry.name}: `, h("b", null, value), measured);
   };
   return [h("div", { class: "tip-head" }, layer.path), h("div", { class: "small" }, `${layer.kind ?? ""} · step ${step.toLocaleString("en")}`), ...lines.map(line)];

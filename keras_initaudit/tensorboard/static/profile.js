@@ -1,4 +1,4 @@
-// The depth profile: activation rms and backward rms against depth on one fixed log axis. The two-second picture.
+// The depth profile: signal and gradient against depth on one fixed log axis. The two-second picture.
 // Flat within the band is good, a slope is bad. Dashed is the start, solid is now, a cross is not finite.
 
 import { h, s } from "./dom.js";
@@ -98,7 +98,7 @@ function axes(frame) {
     s("text", { class: "zone good", x: frame.left + 8, y: frame.y(BAND.high) + 14 }, "healthy band"),
     s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.high) + 14 }, "exploding"),
     s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.low) - 7 }, "vanishing"),
-    s("text", { class: "axis", x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "rms (log scale)"),
+    s("text", { class: "axis", x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "size (log scale)"),
   );
   return parts;
 }
@@ -156,7 +156,7 @@ export function profileLegend(hasStart) {
     "div",
     { class: "legend" },
     h("span", null, sample("activation", "now"), "activation rms"),
-    h("span", { title: "dL/d(activation) at each layer's output, divided by its size at the loss end" }, sample("backward", "now"), "backward rms ÷ loss end"),
+    h("span", { title: "Norm of dL/d(activation) of one sample at each layer's output, divided by that at the last hidden layer it leads to" }, sample("backward", "now"), "gradient over the last hidden layer's"),
     hasStart && h("span", null, sample("activation", "start"), "at the start"),
     h("span", null, s("svg", { width: 12, height: 12, "aria-hidden": "true" }, s("path", { class: "cross", d: "M2 2l8 8m0 -8l-8 8" })), "not finite"),
   );

@@ -3,7 +3,8 @@
 import { describe } from "./detail.js";
 import { curve, severity, statistic, trouble } from "./model.js";
 
-const SHOWN = ["activation", "gradient", "update", "backward"];
+/** The statistics whose curves the table reads. */
+export const SHOWN = ["activation", "gradient", "update", "backward"];
 
 /**
  * `numbers` is the run's table, `place` the rows that the profile has, in its order, and `over` their curves of the

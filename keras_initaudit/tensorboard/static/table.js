@@ -39,7 +39,7 @@ function drawRow(row, selected, onLayer) {
     h("td", { class: "layer-name" }, h("button", { class: "link", type: "button", title: row.layer.path }, row.layer.path), h("span", { class: "small" }, row.about)),
     h("td", null, row.strip && drawStrip(row.stripEntry, row.strip)),
     cell(statistic("activation"), row.activation),
-    cell({ ...statistic("gradient"), relative: false }, row.gradient),
+    cell(statistic("gradient"), row.gradient),
     cell(statistic("update"), row.update),
     h("td", { class: "finding-cell" }, row.findings.map((finding) => h("span", { class: "rule", title: finding.message }, finding.rule)), worst?.remedy && copyButton(worst.remedy, "Copy remedy")),
   );

@@ -13,6 +13,7 @@ from deep_network import Network, findings_of
 from selenium.webdriver.common.keys import Keys
 from tensorboard_server import tensorboard
 
+from keras_initaudit.flow import Flow
 from keras_initaudit.numerals import count, num, percent
 from keras_initaudit.report import BAND
 from keras_initaudit.report.parts import DIGITS
@@ -139,13 +140,13 @@ def test_the_profile_shows_the_numbers_that_were_measured(page, logged, run):
     last = logged[1][run][-1]
     rows = [last[f"dense_{i}" if i else "dense"] for i in range(12)]
     activation = [math.log10(row.activation_rms) for row in rows]
-    end = rows[-2].backward_rms  # the last layer but one: where the axis of the gradient has its 1
-    backward = [math.log10(row.backward_rms / end) for row in rows]
+    backward = [level for level, _ in Flow(last).gradient_levels().values()]
+    assert len(backward) == 11  # the head has none
     pixel = 16 / 250  # decades
     np.testing.assert_allclose(drawn_decades(driver, "activation"), activation, atol=pixel)
     np.testing.assert_allclose(drawn_decades(driver, "backward"), backward, atol=pixel)
-    slope = backward[0] - backward[-2]
-    assert (slope < -2) == (run == "bad")
+    assert backward[-1] == 0.0
+    assert (backward[0] < -2) == (run == "bad")
 
 
 def test_all_cards_have_the_same_axes(page):
@@ -177,11 +178,10 @@ def test_the_heat_map_is_neutral_for_the_good_run_and_deep_at_the_input_of_the_b
     assert {cell for row in cell_colours(driver) for cell in row[:-1]} == {neutral}
     cells = cell_colours(page(choose("bad")))
     snapshot = logged[1]["bad"][0]
-    end = snapshot["dense_10"].backward_rms
-    for i in range(12):
-        inside = abs(math.log10(snapshot[f"dense_{i}" if i else "dense"].backward_rms / end)) <= BAND[1]
-        assert (cells[0][i] == neutral) == inside, i
+    levels = [level for level, _ in Flow(snapshot).gradient_levels().values()]
+    assert [cell == neutral for cell in cells[0][:-1]] == [abs(level) <= BAND[1] for level in levels]
     assert cells[0][0] != neutral
+    assert cells[0][-1] == colour(driver, "--heat-missing")  # the head
 
 
 def test_what_is_not_finite_has_a_cross_and_a_colour_of_its_own(page):
@@ -200,7 +200,7 @@ def test_what_is_not_finite_has_a_cross_and_a_colour_of_its_own(page):
 def test_two_hundred_layers_are_drawn_and_the_table_starts_with_the_worst(page):
     driver = page(choose("deep"))
     points = one(driver, ".profile-place .curve.now.backward").get_attribute("d").count("L")
-    assert points >= 199
+    assert points == 198  # between 199 rows: the head has no level
     rows = all_of(driver, "tbody tr")
     assert len(rows) == 100
     assert rows[0].get_attribute("data-row") == "dense"  # has the finding
@@ -292,18 +292,23 @@ def test_the_page_writes_a_number_as_python_does(page):
 
 
 @pytest.mark.parametrize(
-    ("values", "end"),
+    ("value", "sent", "drawn"),
     [
-        ([4, 3, 2, 1], 2),  # the last but one: the last layer's output is of another nature
-        ([4, 3, 0, 1], 3),  # a zero is no reference
-        ([0, 0, 0, 1], 1),  # a head of zeros lets nothing through
-        ([5], 5),
-        ([0, 0], None),
+        (1e-7, -3.5, -3.5),  # as the server says, whatever the measured value
+        (1e-3, None, None),  # a head has no level
+        (0.0, -44.0, "zero"),
+        (0.0, None, None),
+        (None, -3.5, -3.5),
     ],
 )
-def test_the_gradient_is_drawn_relative_to_its_size_at_the_loss_end(page, values, end):
-    body = "return model.lossEnd(new Float32Array(given[0]), 0, given[0].length)"
-    assert in_model(page(), body, values) == end
+def test_the_gradient_is_drawn_at_the_level_that_the_server_sends(page, value, sent, drawn):
+    body = """
+        const columns = { backward_rms: given[0], backward_level: given[1], backward_nonfinite: 0 };
+        const at = (name) => new Float32Array([columns[name] ?? NaN]);
+        const made = model.curve({ rows: [0], at }, model.statistic("backward"), 0);
+        return made.level[0] === -Infinity ? "zero" : Number.isNaN(made.level[0]) ? null : made.level[0];
+    """
+    assert in_model(page(), body, value, sent) == drawn
 
 
 def test_the_model_of_the_page(page):
@@ -402,7 +407,11 @@ def test_the_pointer_reads_out_what_is_under_it(page, logged):
     text = one(driver, ".tip").text
     assert text.startswith("dense_3\nDense · step 1\n")
     value = number(text.split("Activation rms: ")[1].split("\n")[0])
-    assert value == pytest.approx(logged[1]["bad"][1]["dense_3"].activation_rms, rel=0.05)
+    snapshot = logged[1]["bad"][1]
+    assert value == pytest.approx(snapshot["dense_3"].activation_rms, rel=0.05)
+    level, rms = text.split("Gradient over the last hidden layer's: ")[1].split("\n")[0].split(" (rms ")
+    assert math.log10(number(level)) == pytest.approx(Flow(snapshot).gradient_levels()[4][0], abs=0.02)
+    assert number(rms.rstrip(")")) == pytest.approx(snapshot["dense_3"].backward_rms, rel=0.05)
 
 
 def test_everything_can_be_reached_from_the_keyboard(page):
