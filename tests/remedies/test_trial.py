@@ -399,8 +399,17 @@ def forced(runs, reasons):
     return act
 
 
+TRACED_ONCE = pytest.mark.xfail(
+    strict=True,
+    reason="fit traces its first step twice where that makes the variables of the optimizer, and so draws twice from "
+    "the random states of Python; after a trial, which has made them, it traces once",
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=TRACED_ONCE) if name == "python_in_trace" else name for name in CASES]
+)
 def test_bit_identical_with_both_runs_forced(name):
     plain = conformance.state_after(CASES[name], list)
     runs, reasons = [], []
