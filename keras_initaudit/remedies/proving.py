@@ -95,7 +95,7 @@ def _with_shorter_steps(finding: Finding, proposed: LearningRate, probe: Any, th
     try:
         for shorter in range(_SHORTER):
             remedy = LearningRate(float(f"{proposed.value / 10.0**shorter:.1g}"))
-            with _everything_kept(probe), warnings.catch_warnings():
+            with _kept(probe), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a start that is only tried
                 start, first_update, end = _trained(remedy, probe)
             found = diagnose([start, first_update, end], thresholds)
@@ -153,16 +153,9 @@ def _start_optimizer(optimizer: Any) -> None:
         variable.assign(fresh.value)
 
 
-@contextlib.contextmanager
-def _everything_kept(probe: Any) -> Iterator[None]:
-    """Puts back all that a trial with updates changes."""
-    with names_kept(), probe.everything_kept(), _kept(probe, optimizer_state(probe.model.optimizer)):
-        yield
-
-
 def _after(remedy: Remedy, probe: Any) -> tuple[Snapshot, float]:
     """The snapshot with the remedy, and what the regularizers of the weights add to its loss."""
-    with names_kept(), _kept(probe):
+    with _kept(probe):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a start that is only tried
             batch = apply(remedy, probe.model, probe.batch)
@@ -199,15 +192,11 @@ def _described_again(remedy: Remedy, probe: Any, snapshot: Snapshot) -> tuple[La
 
 
 @contextlib.contextmanager
-def _kept(probe: Any, more: Sequence[Any] = ()) -> Iterator[None]:
-    """The model's variables, `more` of them, the probe's mark and the random states, put back at the end."""
-    held = {id(variable): variable for variable in [*probe.model.variables, *more]}
-    values = [(variable, ops.copy(variable.value)) for variable in held.values()]
+def _kept(probe: Any) -> Iterator[None]:
+    """Puts back all that a remedy or an update changes: names, variables, random states, and the probe's mark."""
     mark, probe.marked = probe.marked, None
     try:
-        with probe.randomness_kept():
+        with names_kept(), probe.everything_kept():
             yield
     finally:
-        for variable, value in values:
-            variable.assign(value)
         probe.marked = mark

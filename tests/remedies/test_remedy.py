@@ -201,7 +201,7 @@ def test_the_model_is_put_back_when_the_trial_fails():
         model = probe.model
         batch = probe.batch
         marked = "mark"
-        randomness_kept = staticmethod(probe.randomness_kept)
+        everything_kept = staticmethod(probe.everything_kept)
 
         def measure(self, step):
             raise KeyboardInterrupt
@@ -368,7 +368,7 @@ def test_a_trial_makes_the_updates_that_a_new_training_makes_and_takes_them_back
     probe = probe_of(model)
     probe.measure(0)
     before, state_before, names = state(model), every_variable(model.optimizer), counters()
-    with proving._everything_kept(probe):
+    with proving._kept(probe):
         start, first, end = proving._trained(LearningRate(0.02), probe)
     assert same(before, state(model))
     assert same(state_before, every_variable(model.optimizer))

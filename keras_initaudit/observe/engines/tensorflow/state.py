@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context as tf_context
 
+from ..undocumented import optimizer_state
+
 
 @contextlib.contextmanager
 def variables_kept(variables: list[Any]) -> Iterator[None]:
@@ -50,7 +52,7 @@ def all_variables(model: Any) -> list[Any]:
         members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
         for member in members:
             if isinstance(member, keras.optimizers.Optimizer):
-                held.extend(member.variables)
+                held.extend(optimizer_state(member) if member.built else member.variables)
     return list({id(v): v.value for v in held if isinstance(v.value, tf.Variable)}.values())
 
 
