@@ -220,6 +220,7 @@ if hasattr(optimizers, "ScheduleFreeAdamW"):
     OPTIMIZERS["schedule_free"] = lambda: optimizers.ScheduleFreeAdamW(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside_fit", [False, True], ids=["alone", "in_fit"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_losses_are_those_of_a_training_from_the_same_weights(name, inside_fit):
