@@ -24,7 +24,7 @@ from ..theory import gains
 from . import describe, duplicates, measures, movement
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .engines import Array, Frame, UnobservableError, Updates, engine
-from .engines.undocumented import learning_rate_setting
+from .engines.undocumented import scheduled_rates
 from .rows import Key, Row, Samples, as_columns, rows_of, samples_of, statistics_of
 from .taps import Recording, optimizers, scales_loss
 
@@ -206,7 +206,7 @@ class Probe:
         _, y, sample_weight = unpack(self.batch)
         self._loss_kind = describe.loss_kind(self.model)
         self._baseline = describe.baseline_loss(self.model, y, sample_weight)
-        self._peak_rate = _peak_rate(self._optimizer)
+        self._peak_rate = max(scheduled_rates(self._optimizer), default=None)
 
     # The run
 
@@ -331,16 +331,6 @@ def _inner(optimizer: Any) -> Any:
 
 def _kind(optimizer: Any) -> str:
     return "" if optimizer is None else type(_inner(optimizer)).__name__
-
-
-def _peak_rate(optimizer: Any) -> float | None:
-    """The largest value of a learning rate schedule, as far as some steps up to a million tell; None without one."""
-    schedule = learning_rate_setting(_inner(optimizer))
-    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return None
-    with contextlib.suppress(Exception):  # one of the user's own may want what only training gives
-        return max(float(schedule(step)) for step in (0, *(n * 10**k for k in range(6) for n in (1, 2, 5, 10))))
-    return None
 
 
 def _number(optimizer: Any, name: str) -> float | None:

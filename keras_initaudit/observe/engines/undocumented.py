@@ -24,8 +24,8 @@ def compiled_with(model: Any) -> tuple[Any, Any]:
 
 def all_built(model: Any) -> bool:
     """Whether the model, its layers, its loss and its metrics all have their variables."""
-    parts = (model._compile_metrics, model._compile_loss, *model._flatten_layers())
-    return all(part is None or part.built for part in parts)
+    loss = model._compile_loss
+    return layers_built(model) and metrics_built(model) and (loss is None or loss.built)
 
 
 def layers_built(model: Any) -> bool:
@@ -83,7 +83,7 @@ def regularizes_activity(model: Any) -> bool:
 
 def has_foreign_layers(model: Any) -> bool:
     """Whether the class of the model, or of a layer in it, is not one of Keras's."""
-    return not all(type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
+    return not all(map(keras_made, model._flatten_layers()))
 
 
 def metrics_built(model: Any) -> bool:
@@ -135,6 +135,17 @@ def learning_rate_setting(optimizer: Any) -> Any:
     `optimizer.learning_rate` would be the number that a schedule gives now.
     """
     return getattr(optimizer, "_learning_rate", None)
+
+
+def scheduled_rates(optimizer: Any) -> list[float]:
+    """The learning rates of a schedule at the first step and at some steps up to a million; empty without one."""
+    schedule = learning_rate_setting(getattr(optimizer, "inner_optimizer", optimizer))
+    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        return []
+    try:
+        return [float(schedule(step)) for step in (0, *(n * 10**k for k in range(6) for n in (1, 2, 5, 10)))]
+    except Exception:  # one of the person's own may want what only training gives
+        return []
 
 
 @contextlib.contextmanager

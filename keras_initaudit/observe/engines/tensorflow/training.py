@@ -21,10 +21,10 @@ from .. import NoTrialError, Update
 from ..undocumented import (
     build_metrics,
     has_foreign_layers,
-    learning_rate_setting,
     metrics_built,
     names_kept,
     optimizer_state,
+    scheduled_rates,
     weights_of,
 )
 from .state import all_variables, variables_kept, written_variables
@@ -32,8 +32,6 @@ from .step import nested_functions_inlined, replicas
 
 _RISING = 20
 """Updates over which a learning rate that warms up rises to its peak."""
-_PEAK_WITHIN = (0, *(n * 10**k for k in range(6) for n in (1, 2, 5, 10)))
-"""Steps at which a schedule is asked for its rate."""
 
 
 class GraphUpdates:
@@ -298,14 +296,8 @@ def _built(optimizer: Any, weights: list[Any], *, in_trace: bool) -> Any:
 
 def _peak_of_warm_up(optimizer: Any) -> float | None:
     """The largest rate of a schedule that begins with less than half of it."""
-    schedule = learning_rate_setting(getattr(optimizer, "inner_optimizer", optimizer))
-    if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        return None
-    try:
-        rates = [float(schedule(step)) for step in _PEAK_WITHIN]
-    except Exception:  # one of the person's own may want what only training gives
-        return None
-    return max(rates) if rates[0] < max(rates) / 2.0 else None
+    rates = scheduled_rates(optimizer)
+    return max(rates) if rates and rates[0] < max(rates) / 2.0 else None
 
 
 def _components(variable: Any) -> list[Any]:
