@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..records import Finding, Severity, Snapshot
+from ..records import Finding, Severity, Snapshot, Trial
 from . import proposals
+from .judging import judge, rank
 from .network import Network
 from .rules import BY_SLUG, RANK, RULES, SCALE, SYMPTOMS
 from .thresholds import Thresholds
@@ -22,13 +23,16 @@ _CONFIRMED_BY = 20
 """Updates after which a start counts as over: what was zero on purpose has changed by then."""
 
 
-def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None) -> tuple[Finding, ...]:
+def diagnose(
+    snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None, trials: Sequence[Trial] = ()
+) -> tuple[Finding, ...]:
     """Names what is wrong, worst first, each cause once.
 
     Args:
         snapshots: of one audit, in the order of their steps; the first is the one at initialization, the later ones add
             what only training shows.
         thresholds: the limits; the defaults where None.
+        trials: what was tried; without, the limits alone say how severe a finding is.
 
     Returns:
         The findings; empty where nothing is wrong. A finding of a later audit carries its step in `evidence["step"]`.
@@ -56,12 +60,12 @@ def diagnose(snapshots: Sequence[Snapshot], thresholds: Thresholds | None = None
         return ()
     first = snapshots[0]
     network = Network(first)
-    found = _explain(network, [f for rule in RULES for f in rule.find(network, limits)])
+    found = judge(_explain(network, [f for rule in RULES for f in rule.find(network, limits)]), trials)
     for i in range(1, len(snapshots)):
-        for new in _news(snapshots[: i + 1], limits):
+        for new in judge(_news(snapshots[: i + 1], limits), trials):
             found = _added(found, new)
     referenced = [dataclasses.replace(f, reference=BY_SLUG[f.rule].reference) for f in found]
-    return tuple(sorted(referenced, key=lambda f: (f.severity != "bad", f.evidence.get("step", 0), RANK[f.rule])))
+    return tuple(sorted(referenced, key=lambda f: (rank(f), f.evidence.get("step", 0), RANK[f.rule])))
 
 
 def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
@@ -86,7 +90,7 @@ def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
 def _ordered(findings: list[Finding]) -> list[Finding]:
     """Causes first: the order of the table, with the exceptions that the evidence decides."""
 
-    def rank(f: Finding) -> float:
+    def place(f: Finding) -> float:
         # Steps that are far too long can cause any of the other faults.
         if f.rule == "update-ratio" and f.severity == "bad":
             return -1.0
@@ -98,7 +102,7 @@ def _ordered(findings: list[Finding]) -> list[Finding]:
             return RANK["vanishing-signal"] + 0.5
         return float(RANK[f.rule])
 
-    return sorted(findings, key=rank)
+    return sorted(findings, key=place)
 
 
 def _explains(network: Network, cause: Finding, other: Finding) -> bool:
@@ -150,7 +154,7 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
         explained = new.rule in BY_SLUG[known.rule].explains and new.evidence.get("reason") != "precision"
         if not (same or new.rule in consequences or explained):
             continue
-        if known.severity == "warning" and new.severity == "bad":
+        if known.severity != "bad" and new.severity == "bad":
             worse = new if same else _worse(known, new)
             return [*findings[:i], worse, *findings[i + 1 :]]
         return findings

@@ -27,6 +27,8 @@ class Rule:
     explains: tuple[str, ...]
     """Rules whose findings are its consequences where they touch the same part of the network."""
     reference: str
+    structural: bool = False
+    """Whether a trial may not lower it: what is lost stays lost, though the samples of one batch do not need it."""
     later: bool = False
     """Whether a later audit can add it: most of what is a fault at the start is normal once a model has learnt."""
 
@@ -43,6 +45,7 @@ RULES: tuple[Rule, ...] = (
         (*SCALE, *SYMPTOMS, "no-gradient", "input-scale"),
         "IEEE 754; Goodfellow, Bengio & Courville 2016, section 4.1 (overflow and underflow)",
         later=True,
+        structural=True,
     ),
     Rule(
         "input-scale",
@@ -69,6 +72,7 @@ RULES: tuple[Rule, ...] = (
         units.symmetric_units,
         (*SCALE, *SYMPTOMS, "no-gradient", "duplicate-kernels", "fan-mismatch"),
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 8.4 (breaking symmetry)",
+        structural=True,
     ),
     Rule(
         "duplicate-kernels",
@@ -94,6 +98,7 @@ RULES: tuple[Rule, ...] = (
         (),
         "Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, theorem 3.1",
         later=True,
+        structural=True,
     ),
     Rule(
         "exploding-signal",
@@ -191,6 +196,7 @@ RULES: tuple[Rule, ...] = (
         weights.no_gradient,
         ("vanishing-gradient", "update-ratio"),
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units that saturate)",
+        structural=True,
     ),
     Rule(
         "no-update",
@@ -200,6 +206,7 @@ RULES: tuple[Rule, ...] = (
         ("update-ratio",),
         "IEEE 754; Micikevicius et al. 2018, Mixed precision training, section 3.1",
         later=True,
+        structural=True,
     ),
     Rule(
         "update-ratio",

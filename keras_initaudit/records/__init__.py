@@ -21,7 +21,8 @@ from .remedies import Remedy
 
 NAN = math.nan
 
-Severity = Literal["bad", "warning"]
+Severity = Literal["bad", "warning", "note"]
+"""A note is true and harmless: it costs no verdict."""
 Verdict = Literal["healthy", "warning", "bad"]
 VERDICTS: tuple[Verdict, ...] = ("bad", "warning", "healthy")
 """Worst first."""
@@ -250,15 +251,20 @@ class Finding:
     action: Remedy | None = None
     """The remedy as data: `keras_initaudit.remedies.apply` does what it says."""
 
+    @property
+    def key(self) -> str:
+        """The rule and the layer, as `vanishing-signal:hidden`; the rule alone where it is the whole model."""
+        return self.rule if self.layer is None else f"{self.rule}:{self.layer}"
+
     def with_remedy(self, action: Remedy | None, proof: str | None = None) -> Finding:
         """The finding with another remedy, as data and as code, and its proof."""
         return dataclasses.replace(self, action=action, remedy=None if action is None else action.code, proof=proof)
 
 
 def verdict_of(findings: Iterable[Finding]) -> Verdict:
-    """The severity of the worst finding; `"healthy"` where there is none."""
+    """The severity of the worst finding; `"healthy"` where there are none but notes."""
     severities = {finding.severity for finding in findings}
-    return "bad" if "bad" in severities else "warning" if severities else "healthy"
+    return "bad" if "bad" in severities else "warning" if "warning" in severities else "healthy"
 
 
 def as_bad_as(verdict: Verdict, limit: Verdict) -> bool:
@@ -308,6 +314,10 @@ class Trial:
     """The most updates that one of the starts was allowed to make."""
     reason: str | None = None
     """Why it was not run."""
+    step: int = 0
+    """Updates made before it: it decides on what was found at the audit of this step."""
+    left_out: tuple[str, ...] = ()
+    """The findings whose remedies the other start did without, and learnt all the same: `Finding.key` of each."""
 
 
 def layer_from_json(data: Mapping[str, Any]) -> LayerInfo:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..records import Verdict
+from ..records import Severity, Verdict
 
-VERDICT: Mapping[Verdict, str] = {"bad": "#c9252d", "warning": "#a86200", "healthy": "#177245"}
+VERDICT: Mapping[Verdict | Severity, str] = {
+    "bad": "#c9252d",
+    "warning": "#a86200",
+    "healthy": "#177245",
+    "note": "#4a5568",
+}
 SIGNAL, GRADIENT = "#1d5fd1", "#d9480f"
 """Of the two curves of a depth profile."""

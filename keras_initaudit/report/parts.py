@@ -22,7 +22,7 @@ LEGEND = (
     "rms of the output, its spread over samples, rms of dL/d(output) and of the weights, log10 of the last update "
     "over the weights"
 )
-MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714"}
+MARK = {"bad": "\u2716", "warning": "\u26a0", "healthy": "\u2714", "note": "\u2139"}
 """Verdict -> its sign."""
 DIGITS = 3
 """Of a number in a table; a sentence has two."""

@@ -16,12 +16,14 @@ from ..records import (
     COLUMNS,
     Finding,
     Snapshot,
+    Trial,
     Verdict,
     as_bad_as,
     dumps,
     finding_from_json,
     snapshot_from_json,
     to_jsonable,
+    trial_from_json,
     verdict_of,
 )
 from .html import html
@@ -61,6 +63,7 @@ class Report:
         snapshot: The last audit: every layer at one step.
         findings: The findings so far, worst first.
         ignored: The findings that the `ignore=` of the audit names: they do not count for the verdict.
+        trials: What was tried, in the order of their steps: their outcomes are in the severities of the findings.
 
     Example:
         >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
@@ -74,10 +77,11 @@ class Report:
     snapshot: Snapshot
     findings: tuple[Finding, ...] = ()
     ignored: tuple[Finding, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """That of the worst finding; `"healthy"` where there is none."""
+        """That of the worst finding; `"healthy"` where there are none but notes."""
         return verdict_of(self.findings)
 
     def raise_for_verdict(self, verdict: Literal["warning", "bad"] = "bad") -> Report:
@@ -168,6 +172,7 @@ class Report:
                 "loss": self.loss,
                 "findings": self.findings,
                 "ignored": self.ignored,
+                "trials": self.trials,
                 "snapshot": to_jsonable(self.snapshot),
             }
         )
@@ -194,7 +199,8 @@ class Report:
             findings, ignored = (
                 tuple(finding_from_json(f) for f in data.get(name, ())) for name in ("findings", "ignored")
             )
-            return cls(snapshot_from_json(data["snapshot"]), findings, ignored)
+            trials = tuple(map(trial_from_json, data.get("trials", ())))
+            return cls(snapshot_from_json(data["snapshot"]), findings, ignored, trials)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"Report.from_json: the report is damaged: {type(error).__name__}: {error}") from error
 

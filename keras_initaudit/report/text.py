@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FULL_FINDINGS = 3
 _TABLE_ROWS = 12
 _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
-_COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m"}
+_COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m", "note": "\x1b[36m"}
 
 
 def text(report: Report, *, color: bool | None = None) -> str:
