@@ -8,7 +8,8 @@ other thresholds, without Keras.
 from __future__ import annotations
 
 from .causes import diagnose, seen_by
-from .rules import RULES, Rule
+from .rule import Rule
+from .rules import RULES
 from .thresholds import Thresholds
 
 __all__ = ["RULES", "Rule", "Thresholds", "diagnose", "seen_by"]

@@ -7,17 +7,15 @@ moves into the evidence of that one, and its severity still counts: a cause is a
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..records import Finding, Severity, Snapshot, Trial
-from . import proposals
+from ..records import Finding, Snapshot, Trial
 from .judging import judge, rank
 from .network import Network
-from .rules import BY_SLUG, RANK, RULES, SCALE, SYMPTOMS
+from .rule import FIRST, Rule, find
+from .rules import BY_SLUG, RANK, RULES
 from .thresholds import Thresholds
-from .wording import finding, num, plural
 
 _CONFIRMED_BY = 20
 """Updates after which a start counts as over: what was zero on purpose has changed by then."""
@@ -60,18 +58,21 @@ def diagnose(
         return ()
     first = snapshots[0]
     network = Network(first)
-    found = judge(_explain(network, [f for rule in RULES for f in rule.find(network, limits)]), trials)
+    found = judge(_explain(network, _seen(RULES, network, limits)), trials)
     for i in range(1, len(snapshots)):
         for new in judge(_news(snapshots[: i + 1], limits), trials):
             found = _added(found, new)
-    referenced = [dataclasses.replace(f, reference=BY_SLUG[f.rule].reference) for f in found]
-    return tuple(sorted(referenced, key=lambda f: (rank(f), f.evidence.get("step", 0), RANK[f.rule])))
+    return tuple(sorted(found, key=lambda f: (rank(f), f.evidence.get("step", 0), RANK[f.rule])))
+
+
+def _seen(rules: Iterable[Rule], network: Network, thresholds: Thresholds) -> list[Finding]:
+    return [finding for rule in rules for finding in find(rule, network, thresholds)]
 
 
 def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
     """What one rule finds in a snapshot, also where another finding explains it in `diagnose`."""
     limits = thresholds if thresholds is not None else Thresholds()
-    return BY_SLUG[rule].find(Network(snapshot), limits) if rule in BY_SLUG else []
+    return find(BY_SLUG[rule], Network(snapshot), limits) if rule in BY_SLUG else []
 
 
 def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
@@ -84,34 +85,30 @@ def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
             causes.append(found)
         else:
             consequences.setdefault(home, []).append(found)
-    return [_with_consequences(network, cause, consequences.get(i, [])) for i, cause in enumerate(causes)]
+    return [_with_consequences(cause, consequences.get(i, [])) for i, cause in enumerate(causes)]
 
 
 def _ordered(findings: list[Finding]) -> list[Finding]:
-    """Causes first: the order of the table, with the exceptions that the evidence decides."""
+    """Causes first: the order of the table, save where the evidence makes a finding a consequence."""
 
     def place(f: Finding) -> float:
-        # Steps that are far too long can cause any of the other faults.
-        if f.rule == "update-ratio" and f.severity == "bad":
-            return -1.0
-        # NaN from an overflow is the consequence of an exploding signal, not its cause.
-        if f.rule == "non-finite" and f.evidence.get("origin") in ("forward", "backward", "loss"):
-            return RANK["exploding-signal"] + 0.5
-        # Only a layer whose units are all dead stops the signal; many dead units are a consequence of a vanishing one.
-        if f.rule == "dead-units" and f.evidence["observed"] < 1.0:
-            return RANK["vanishing-signal"] + 0.5
-        return float(RANK[f.rule])
+        behind = BY_SLUG[f.rule].follows(f)
+        return float(RANK[f.rule]) if behind is None else -1.0 if behind == FIRST else RANK[behind] + 0.5
 
     return sorted(findings, key=place)
 
 
+def _can_explain(cause: Finding, other: Finding) -> bool:
+    """Whether one rule's findings are consequences of another's, wherever they are."""
+    rule = BY_SLUG[cause.rule]
+    explains = other.rule in (*rule.explains, *rule.explains_more(cause))
+    return cause.rule != other.rule and explains and not BY_SLUG[other.rule].own_cause(other)
+
+
 def _explains(network: Network, cause: Finding, other: Finding) -> bool:
-    explains = BY_SLUG[cause.rule].explains
-    if cause.rule == "dead-units" and cause.evidence["observed"] >= 1.0:
-        explains = (*SCALE, *SYMPTOMS, "no-gradient")
-    if cause.rule == other.rule or other.rule not in explains or other.evidence.get("reason") == "precision":
+    if not _can_explain(cause, other):
         return False
-    if cause.rule == "fan-mismatch":
+    if BY_SLUG[cause.rule].explains_half:
         touched = set(other.evidence["affected"])
         return 2 * len(touched & set(cause.evidence["affected"])) >= len(touched)
     return _related(network, cause, other)
@@ -129,14 +126,10 @@ def _related(network: Network, cause: Finding, other: Finding) -> bool:
     return any(a == b or network.is_ancestor(a, b) or network.is_ancestor(b, a) for a in ours for b in theirs)
 
 
-def _with_consequences(network: Network, cause: Finding, consequences: list[Finding]) -> Finding:
+def _with_consequences(cause: Finding, consequences: list[Finding]) -> Finding:
     if not consequences:
         return cause
-    # Most optimizers recover from unscaled data where the weights are good: the rule itself says whether this one does.
-    counted = () if cause.rule == "input-scale" else tuple(consequences)
-    if cause.rule == "exploding-signal" and network.adaptive:  # the size of the gradient is divided out again
-        counted = tuple(f for f in counted if f.rule != "exploding-gradient")
-    worst: Severity = "bad" if any(f.severity == "bad" for f in (cause, *counted)) else "warning"
+    worst = min((cause, *consequences), key=rank).severity
     described = [_described(f) for f in consequences]
     return dataclasses.replace(cause, severity=worst, evidence={**cause.evidence, "consequences": described})
 
@@ -151,8 +144,7 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
     for i, known in enumerate(findings):
         consequences = [c["rule"] for c in known.evidence.get("consequences", ())]
         same = known.rule == new.rule and (known.layer == new.layer or known.severity == "bad")
-        explained = new.rule in BY_SLUG[known.rule].explains and new.evidence.get("reason") != "precision"
-        if not (same or new.rule in consequences or explained):
+        if not (same or new.rule in consequences or _can_explain(known, new)):
             continue
         if known.severity != "bad" and new.severity == "bad":
             worse = new if same else _worse(known, new)
@@ -175,15 +167,11 @@ def _news(snapshots: Sequence[Snapshot], thresholds: Thresholds) -> list[Finding
     """
     first, *_, snapshot = snapshots
     network = Network(snapshot, tuple(snapshots[:-1]))
-    rules = [rule for rule in RULES if rule.later]
     early = snapshot.step <= _CONFIRMED_BY
-    found = [f for rule in rules for f in rule.find(network, thresholds)]
-    found = [f for f in found if (early if f.rule == "update-ratio" else f.severity == "bad" or f.rule == "no-update")]
+    found = _seen((rule for rule in RULES if rule.later), network, thresholds)
+    found = [f for f in found if BY_SLUG[f.rule].counts_later(f, early)]
     if early:
         found += [f for f in _postponed(first, network, thresholds) if f.severity == "bad"]
-    diverged = _diverged(first, snapshot, thresholds)
-    if diverged:  # of two signs of steps that are too long, the clearer one
-        found = [f for f in found if f.rule != "update-ratio"] + diverged
     explained = _explain(network, found)
     return [dataclasses.replace(f, evidence={**f.evidence, "step": snapshot.step}) for f in explained]
 
@@ -198,30 +186,7 @@ def _postponed(first: Snapshot, network: Network, thresholds: Thresholds) -> lis
     zeros = [row for row in start.rows if row.info.trainable and row.stats.weight_rms == 0.0]
     if not zeros and not start.starts_at_zero:
         return []
-    slugs = ("vanishing-signal", "vanishing-gradient", "exploding-gradient", "no-gradient", "symmetric-units")
-    found = [f for slug in slugs for f in BY_SLUG[slug].find(network, thresholds)]
-    if zeros and not start.has_gates and all(row in start.heads for row in zeros):
-        return [f for f in found if f.rule != "vanishing-signal"]
-    return [f for f in found if f.evidence.get("exactly_zero", not f.rule.endswith(("-signal", "ing-gradient")))]
-
-
-def _diverged(first: Snapshot, snapshot: Snapshot, thresholds: Thresholds) -> list[Finding]:
-    start = max(first.loss, first.baseline_loss or 0.0)
-    if not (start > 0.0 and math.isfinite(snapshot.loss) and snapshot.loss >= thresholds.divergence * start):
-        return []
-    rate = first.learning_rate
-    return [
-        finding(
-            "update-ratio",
-            "bad",
-            None,
-            f"the loss on the same batch rose from {num(first.loss)} to {num(snapshot.loss)} within "
-            f"{plural(snapshot.step, 'update')}: the updates are too large",
-            observed=snapshot.loss / start,
-            expected=1.0,
-            threshold=thresholds.divergence,
-            unit="loss over the first loss",
-            learning_rate=rate,
-            remedy=proposals.learning_rate(rate and rate / 10),
-        )
-    ]
+    only_heads = zeros and not start.has_gates and all(row in start.heads for row in zeros)
+    hidden = ("gradient",) if only_heads else ("gradient", "signal")
+    found = _seen((rule for rule in RULES if rule.postponed in hidden), network, thresholds)
+    return found if only_heads else [f for f in found if f.evidence.get("exactly_zero", True)]

@@ -5,28 +5,27 @@ from __future__ import annotations
 import math
 
 from ..flow import Row, log10
-from ..records import Finding, Severity
 from ..records.remedies import Remedy
 from . import proposals
 from .network import Network
-from .thresholds import Thresholds
-from .wording import finding, num, percent
+from .rule import Case
+from .scale import USUAL
+from .wording import num, percent
+
+_MIDDLE = sum(map(log10, USUAL)) / 2.0
+"""Log10 of the rms from which the scale of data is counted, in decades up and down."""
+_LARGE_OUTPUTS = 3.0
+"""Rms of the outputs before the loss from which they, and no regularizer, are what makes a first loss large."""
 
 
-def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """NaN or infinity: in the data, in a weight, or in the first layer that produced it."""
-    del thresholds  # one is too many
+def non_finite(network: Network) -> list[Case]:
+    """NaN or infinity: in the data, in a weight, or in the first layer that produced it. One is too many."""
     for row in network.rows:
         if row.info.role in ("input", "target") and row.stats.activation_nonfinite > 0.0:
-            share = row.stats.activation_nonfinite
-            what = "data" if row.info.role == "input" else "targets"
-            message = f"the {what} {row.path} contain NaN or infinity: {_share(share)} of the values"
-            return [_non_finite(row, message, share, "data", proposals.without_non_finite(row.path))]
+            return [_non_finite(row, row.stats.activation_nonfinite, "data")]
     for row in network.rows:
         if row.stats.weight_nonfinite > 0.0:
-            share = row.stats.weight_nonfinite
-            message = f"{_share(share)} of the weights of {row.path} are NaN or infinite"
-            return [_non_finite(row, message, share, "weight", proposals.for_kernels(network, [row], bias=True))]
+            return [_non_finite(row, row.stats.weight_nonfinite, "weight")]
     for i in network.order:
         row = network.rows[i]
         before, after = row.stats.preactivation_nonfinite, row.stats.activation_nonfinite
@@ -34,98 +33,112 @@ def non_finite(network: Network, thresholds: Thresholds) -> list[Finding]:
             share = max(x for x in (before, after) if not math.isnan(x))
             arriving = [network.rows[p].stats.activation_max for p in network.parents[i]]
             largest = max((x for x in arriving if math.isfinite(x)), default=math.nan)
-            message = (
-                f"NaN or infinity first appears in {row.path}: {_share(share)} of its values, "
-                f"although its inputs are finite (at most {num(largest)})"
-            )
             # An activation hides it: a fused ReLU turns NaN into 0, and the loss stays finite.
-            return [_non_finite(row, message, share, "forward", hidden=bool(before > 0.0) and not after > 0.0)]
+            return [_non_finite(row, share, "forward", hidden=bool(before > 0.0) and not after > 0.0, largest=largest)]
     for row in reversed([network.rows[i] for i in network.order]):
         share = max((x for x in (row.stats.backward_nonfinite, row.stats.gradient_nonfinite) if x > 0.0), default=0.0)
         if share > 0.0:
-            message = (
-                f"the gradient is NaN or infinite at {row.path} ({_share(share)} of it): this is the last such layer"
-            )
-            return [_non_finite(row, message, share, "backward")]
+            return [_non_finite(row, share, "backward")]
     if network.snapshot.statistics and math.isinf(network.snapshot.loss):
-        return [_non_finite(None, "the loss is infinite", 1.0, "loss")]
+        return [_non_finite(None, 1.0, "loss")]
     return []
+
+
+def _non_finite(
+    row: Row | None, share: float, origin: str, *, hidden: bool = False, largest: float | None = None
+) -> Case:
+    return Case(
+        amount=share,
+        layer=row.path if row is not None else None,
+        change=[row] if row is not None and row.info.role in ("layer", "weight") else [],
+        severity="bad",
+        facts={"origin": origin, "role": row.info.role if row is not None else "", "hidden_by_activation": hidden}
+        | ({} if largest is None else {"largest_input": largest}),
+    )
+
+
+def not_finite(case: Case) -> str:
+    """The words of `non_finite`."""
+    share, where, facts = _share(case.amount), case.layer, case.facts
+    if facts["origin"] == "data":
+        what = "targets" if facts["role"] == "target" else "data"
+        return f"the {what} {where} contain NaN or infinity: {share} of the values"
+    if facts["origin"] == "weight":
+        return f"{share} of the weights of {where} are NaN or infinite"
+    if facts["origin"] == "forward":
+        return (
+            f"NaN or infinity first appears in {where}: {share} of its values, "
+            f"although its inputs are finite (at most {num(facts['largest_input'])})"
+        )
+    if facts["origin"] == "backward":
+        return f"the gradient is NaN or infinite at {where} ({share} of it): this is the last such layer"
+    return "the loss is infinite"
+
+
+def finite(network: Network, case: Case) -> Remedy | None:
+    """Data without NaN, or weights that are drawn again; what a computation made has another cause."""
+    if case.facts["origin"] == "data":
+        return proposals.without_non_finite(case.layer or "")
+    return proposals.for_kernels(network, case.change, bias=True) if case.facts["origin"] == "weight" else None
 
 
 def _share(fraction: float) -> str:
     return percent(fraction) if fraction >= 0.01 else f"{num(100 * fraction)} %"
 
 
-def _non_finite(
-    row: Row | None, message: str, share: float, origin: str, remedy: Remedy | None = None, *, hidden: bool = False
-) -> Finding:
-    return finding(
-        "non-finite",
-        "bad",
-        row.path if row is not None else None,
-        message,
-        observed=share,
-        expected=0.0,
-        threshold=0.0,
-        unit="fraction of values",
-        layers=[row.path] if row is not None and row.info.role in ("layer", "weight") else [],
-        origin=origin,
-        hidden_by_activation=hidden,
-        remedy=remedy,
-    )
-
-
-def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """The data reaches the first trained layer unscaled, or far too small; or the regression targets are unscaled.
+def input_scale(network: Network) -> list[Case]:
+    """The data reaches the first trained layer unscaled, or far too small; the amount is in decades from `USUAL`.
 
     What counts is what arrives behind the model's own rescaling, and not at all where a normalisation follows at once.
     """
-    found: list[Finding] = []
+    found: list[Case] = []
     for row in network.firsts:
         if network.normalised_after(row):
             continue
-        # A normalisation after the kernel brings small data nearer to unit scale, and the next one nearer still.
-        weakly = network.feeds(row, "batch")
         for p in network.parents[row.index]:
             source = network.rows[p]
             rms, mean, std, largest, prepared = _arriving(row, source)
             if not prepared and (source.info.lookup or source.normalises):
                 continue
-            if not math.isfinite(rms) or rms == 0.0:
-                continue
-            high = rms >= thresholds.input_high_warning
-            if not high and rms > thresholds.input_low_warning:
-                continue
-            too_high = _too_high(network, thresholds)
-            bad = rms >= too_high or (rms <= thresholds.input_low_bad and not weakly)
-            limits = (
-                (too_high if bad else thresholds.input_high_warning)
-                if high
-                else (thresholds.input_low_bad if bad else thresholds.input_low_warning)
-            )
-            low = 0.0 if mean > 0.0 and mean >= 0.3 * rms else -largest
-            found.append(
-                finding(
-                    "input-scale",
-                    "bad" if bad else "warning",
-                    row.path,
-                    f"the data reaches {row.path} with an rms of {num(rms)} (largest {num(largest)}); about 1 is usual",
-                    observed=rms,
-                    expected=1.0,
-                    threshold=limits,
-                    unit="rms of the data at the first trained layer",
-                    layers=[row.path],
-                    affected=[source.path, row.path],
-                    source=source.path,
-                    mean=mean,
-                    largest=largest,
-                    remedy=proposals.rescaled(source.path, std, low, largest)
-                    if source.info.role == "input" and not prepared
-                    else None,
-                )
-            )
-            break
-    return [*found[:1], *_target_scale(network, thresholds)]
+            # A normalisation after the kernel brings small data nearer to unit scale, and the next one nearer still.
+            if math.isfinite(rms) and rms > 0.0 and not (rms < USUAL[0] and network.feeds(row, "batch")):
+                found.append(_scale(row, source, rms, mean, std, largest, prepared))
+    return sorted(found, key=lambda case: -case.amount)[:1]
+
+
+def _scale(row: Row, source: Row, rms: float, mean: float, std: float, largest: float, prepared: bool) -> Case:
+    sign = 1.0 if log10(rms) > _MIDDLE else -1.0
+    return Case(
+        amount=abs(log10(rms) - _MIDDLE),
+        layer=row.path,
+        observed=rms,
+        limit=lambda decades: math.pow(10.0, _MIDDLE + sign * decades),
+        affected=[source.path, row.path],
+        change=[row],
+        facts={
+            "source": source.path,
+            "mean": mean,
+            "deviation": std,
+            "largest": largest,
+            "prepared": prepared or source.info.role != "input",
+        },
+    )
+
+
+def unscaled(case: Case) -> str:
+    """The words of `input_scale`."""
+    largest = num(case.facts["largest"])
+    return f"the data reaches {case.layer} with an rms of {num(case.observed)} (largest {largest}); about 1 is usual"
+
+
+def rescaled(network: Network, case: Case) -> Remedy | None:
+    """A layer in front of the model; none for what a person's own code has made of the data."""
+    del network
+    facts = case.facts
+    low = 0.0 if facts["mean"] > 0.0 and facts["mean"] >= 0.3 * case.observed else -facts["largest"]
+    if facts["prepared"]:
+        return None
+    return proposals.rescaled(facts["source"], facts["deviation"], low, facts["largest"])
 
 
 def _arriving(row: Row, source: Row) -> tuple[float, float, float, float, bool]:
@@ -141,48 +154,40 @@ def _arriving(row: Row, source: Row) -> tuple[float, float, float, float, bool]:
     return given, own.activation_mean, own.activation_std, own.activation_max, False
 
 
-def _too_high(network: Network, thresholds: Thresholds) -> float:
-    """The rms from which data is bad: the first step of SGD is far too long, or Adam needs too many steps."""
-    if network.adaptive:
-        far = math.pow(10.0, network.no_way_back(thresholds))
-        return max(thresholds.input_high_bad, min(thresholds.input_high_bad_adaptive, far))
-    step = network.first_step()
-    runs_away = not network.bounded and (math.isnan(step) or step >= thresholds.input_step_bad)
-    harms = runs_away or network.stands_still(network.kernels, thresholds)
-    return thresholds.input_high_bad if harms else thresholds.input_high_bad_adaptive
-
-
-def _target_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
+def target_scale(network: Network) -> list[Case]:
     """Regression targets of large scale; the numbers of classes have none."""
     if not _numbers(network):
         return []
-    for row in network.rows:
-        rms, std = row.stats.activation_rms, row.stats.activation_std
-        if row.info.role != "target" or not rms >= thresholds.target_high_warning:
-            continue
-        severity: Severity = "bad" if rms >= thresholds.target_high_bad else "warning"
-        return [
-            finding(
-                "input-scale",
-                severity,
-                row.path,
-                f"the targets {row.path} of this batch have an rms of {num(rms)}, but the outputs of a new model "
-                "are about 1",
-                observed=rms,
-                expected=1.0,
-                threshold=thresholds.target_high_bad if severity == "bad" else thresholds.target_high_warning,
-                unit="rms of the targets",
-                layers=[],
-                affected=[row.path, *(head.path for head in network.heads)],
-                mean=row.stats.activation_mean,
-                largest=row.stats.activation_max,
-                remedy=proposals.standardised(network, std),
-            )
-        ]
-    return []
+    targets = [row for row in network.rows if row.info.role == "target" and row.stats.activation_rms > 0.0]
+    return [
+        Case(
+            amount=row.stats.activation_rms,
+            layer=row.path,
+            affected=[row.path, *(head.path for head in network.heads)],
+            facts={
+                "mean": row.stats.activation_mean,
+                "deviation": row.stats.activation_std,
+                "largest": row.stats.activation_max,
+            },
+        )
+        for row in sorted(targets, key=lambda row: -row.stats.activation_rms)[:1]
+    ]
 
 
-def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
+def unscaled_targets(case: Case) -> str:
+    """The words of `target_scale`."""
+    return (
+        f"the targets {case.layer} of this batch have an rms of {num(case.amount)}, "
+        "but the outputs of a new model are about 1"
+    )
+
+
+def standardised(network: Network, case: Case) -> Remedy | None:
+    """Targets at unit scale."""
+    return proposals.standardised(network, case.facts["deviation"])
+
+
+def initial_loss(network: Network) -> list[Case]:
     """The first loss is far above that of an uninformed model: the start is over-confident.
 
     Regularizers are part of the loss that Keras reports, so that the outputs must be large too.
@@ -190,77 +195,46 @@ def initial_loss(network: Network, thresholds: Thresholds) -> list[Finding]:
     loss, baseline = network.snapshot.loss, network.snapshot.baseline_loss
     if baseline is None or not baseline > 0.0 or not math.isfinite(loss):
         return []
-    ratio = loss / baseline
-    if ratio < thresholds.loss_warning:
+    sure = [(row.output_rms, row) for row in network.heads if math.isfinite(row.output_rms)]
+    if not sure:
         return []
-    sure = [(row.output_rms, row) for row in network.heads]
-    rms, head = max(
-        ((x, row) for x, row in sure if math.isfinite(x)), key=lambda pair: pair[0], default=(math.nan, None)
-    )
+    rms, head = max(sure, key=lambda pair: pair[0])
     targets = [row.stats for row in network.rows if row.info.role == "target"]
-    offset = max((abs(s.activation_mean) for s in targets if math.isfinite(s.activation_mean)), default=0.0)
+    means = [s.activation_mean for s in targets if math.isfinite(s.activation_mean)]
+    mean = max(means, key=abs, default=0.0)
     deviation = max((s.activation_std for s in targets if math.isfinite(s.activation_std)), default=0.0)
-    far = _numbers(network) and deviation > 0.0 and offset > 3.0 * deviation and offset > rms
-    if head is None or (rms < 3.0 and not far):
+    far = _numbers(network) and abs(mean) > 3.0 * deviation > 0.0 and abs(mean) > rms
+    if rms < _LARGE_OUTPUTS and not far:
         return []
-    limit = _too_large(network, head, thresholds)
-    severity: Severity = "bad" if ratio >= limit else "warning"
-    if far:
-        mean = next(s.activation_mean for s in targets if abs(s.activation_mean) == offset)
-        remedy: Remedy | None = proposals.centered(network)
-        why = f"the targets of this batch lie around {num(mean)}, the outputs around 0"
-    else:
-        remedy = proposals.for_kernels(network, [head], bias=True)
-        why = f"the outputs of {head.path} before the loss have an rms of {num(rms)}"
     return [
-        finding(
-            "initial-loss",
-            severity,
-            head.path,
-            f"the first loss is {num(loss)}, {num(ratio)} times that of a model that knows nothing ({num(baseline)}): "
-            f"{why}",
-            observed=ratio,
-            expected=1.0,
-            threshold=limit if severity == "bad" else thresholds.loss_warning,
-            unit="loss over the loss of an uninformed model",
-            layers=[head.path],
-            loss=loss,
-            baseline_loss=baseline,
-            output_rms=rms,
-            first_step_log10=network.first_step(),
-            remedy=remedy,
+        Case(
+            amount=loss / baseline,
+            layer=head.path,
+            change=[head],
+            facts={"loss": loss, "baseline_loss": baseline, "output_rms": rms, "target_mean": mean if far else None},
         )
     ]
+
+
+def overconfident(case: Case) -> str:
+    """The words of `initial_loss`."""
+    facts = case.facts
+    why = f"the outputs of {case.layer} before the loss have an rms of {num(facts['output_rms'])}"
+    if facts["target_mean"] is not None:
+        why = f"the targets of this batch lie around {num(facts['target_mean'])}, the outputs around 0"
+    return (
+        f"the first loss is {num(facts['loss'])}, {num(case.amount)} times that of a model that knows nothing "
+        f"({num(facts['baseline_loss'])}): {why}"
+    )
+
+
+def smaller_outputs(network: Network, case: Case) -> Remedy | None:
+    """A bias at the mean of the targets where they lie far from 0, else a new head."""
+    if case.facts["target_mean"] is not None:
+        return proposals.centered(network)
+    return proposals.for_kernels(network, case.change, bias=True)
 
 
 def _numbers(network: Network) -> bool:
     """Whether the loss takes the targets for numbers: regression."""
     return network.snapshot.loss_kind in ("squares", "distances")
-
-
-def _too_large(network: Network, head: Row, thresholds: Thresholds) -> float:
-    """The first loss, over that of a model that knows nothing, from which it is bad.
-
-    For classes it is enough that the right one is the largest. A mean square brings the outputs down to the size of the
-    targets, and its gradient has no limit.
-    """
-    limits, squares = [math.inf], network.snapshot.loss_kind == "squares"
-    if network.first_step() >= thresholds.first_step_bad and (squares or not network.bounded):
-        limits.append(thresholds.loss_warning)
-    if squares:  # for an adaptive optimizer the size of the outputs counts, which is the root of it
-        limits.append(thresholds.loss_bad**2 if network.adaptive else thresholds.loss_bad)
-    if network.adaptive:
-        limits.append(math.pow(10.0, network.no_way_back(thresholds)))
-    if _last_step(network, head) <= thresholds.head_step_bad:
-        limits.append(thresholds.loss_bad)
-    return min(limits)
-
-
-def _last_step(network: Network, head: Row) -> float:
-    """Log10 of the share of the last layer's weights that one update can change; of an unknown step, the worst."""
-    rate, gradient = network.snapshot.learning_rate, 1.0
-    if not network.adaptive:
-        gradient = head.stats.gradient_rms * network.persistence
-        if not rate or math.isnan(gradient):
-            return -math.inf
-    return log10((rate or 1.0) * gradient / max(head.stats.weight_rms, 1e-30))

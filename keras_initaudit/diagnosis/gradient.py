@@ -5,61 +5,84 @@ from __future__ import annotations
 import math
 
 from ..flow import Row
-from ..records import Finding, Severity
 from . import proposals
 from .network import Network
-from .scale import fading_limit, loss_both_ways
-from .thresholds import Thresholds
-from .wording import finding, num, plural
+from .rule import Case
+from .wording import drawn, num, plural
+
+_NORMALISED = 2.0
+"""What the growth of a gradient behind a normalisation is divided by: it makes the weights before it indifferent to
+their scale, and the gradient with them. EfficientNetB3 gains 3.6 decades, and learns."""
 
 
-def _gradient_finding(
-    network: Network,
-    rule: str,
-    row: Row,
-    end: Row,
-    decades: float,
-    sign: float,
-    warning: float,
-    bad: float,
-    **evidence: float,
-) -> Finding:
+def vanishing_gradient(network: Network) -> list[Case]:
+    """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn.
+
+    A branch that a skip connection bypasses may have a small gradient as long as the rows before it have a large one.
+    """
+    levels = network.gradient_levels()
+    junctions = {row.index for row in network.junctions}
+    largest: dict[int, float] = {}  # of a row and all rows before it
+    candidates: list[tuple[float, int]] = []
+    for i in network.order:
+        known = [largest[p] for p in network.parents[i]] + ([levels[i][0]] if i in levels else [])
+        largest[i] = max(known, default=-math.inf)
+        row = network.rows[i]
+        if i not in levels or i not in junctions or (network.opening and row.stats.backward_rms == 0.0):
+            continue
+        # A lookup that no data feeds is itself a weight; this batch may not use it.
+        if not (row.info.lookup and not network.parents[i]):
+            candidates.append((largest[i], i))
+    if not candidates:
+        return []
+    decades, i = min(candidates, key=lambda pair: (pair[0], levels[pair[1]][0]))
+    return [_case(network, network.rows[i], levels[i][1], -decades, -1.0)] if decades < 0.0 else []
+
+
+def exploding_gradient(network: Network) -> list[Case]:
+    """dL/d(activation) that grows on its way back."""
+    normalising = [row.index for row in network.layers if row.normalises]
+    points = {row.index for row in network.junctions}
+    growing = [
+        (decades / damping, i, damping)
+        for i, (decades, end) in network.gradient_levels().items()
+        if i in points and decades > 0.0
+        for damping in [_NORMALISED if _between(network, i, end, normalising) else 1.0]
+    ]
+    if not growing:
+        return []
+    amount, i, damping = max(growing, key=lambda item: item[0])
+    return [_case(network, network.rows[i], network.gradient_levels()[i][1], amount * damping, 1.0, damping)]
+
+
+def _between(network: Network, early: int, late: Row, normalising: list[int]) -> bool:
+    """Whether a normalisation lies on the way from one row to another."""
+    return any(network.is_ancestor(early, n) and network.is_ancestor(n, late.index) for n in normalising)
+
+
+def _case(network: Network, row: Row, end: Row, decades: float, sign: float, damping: float = 1.0) -> Case:
     between = [
         k
         for k in network.kernels
         if network.is_ancestor(row.index, k.index) and (k.index == end.index or network.is_ancestor(k.index, end.index))
     ]
     count = max(_longest(network, row.index, end.index), 1)
-    factor = 10.0 ** (decades / count)
-    severity: Severity = "bad" if sign * decades >= bad else "warning"
-    left = num(10.0**decades)
     first = next(iter(network.through(row)), row)
-    message = (
-        f"each layer multiplies the gradient by {num(factor)}; after {plural(count, 'layer')} "
-        f"{f'{left} of it is left' if sign < 0 else f'it is {left} times as large'} at {row.path}"
-    )
-    if row.stats.backward_rms == 0.0:
-        message = (
-            f"no gradient arrives at {row.path}: it is exactly zero there, {plural(count, 'layer')} before the end"
-        )
-    group = proposals.alike(network, [first, *between] if first.has_kernel else between)
-    return finding(
-        rule,
-        severity,
-        row.path,
-        message,
+    kernels = [first, *between] if first.has_kernel else between
+    change = proposals.alike(network, kernels)
+    return Case(
+        amount=decades / damping,
         observed=decades,
-        expected=0.0,
-        threshold=sign * (bad if severity == "bad" else warning),
-        unit="decades of the norm of dL/d(activation)",
-        layers=[r.path for r in group],
+        limit=lambda limit: limit * damping,
+        layer=(row if row.has_kernel else next(iter(change), row)).path,
         affected=[r.path for r in dict.fromkeys([first, *between])],
-        per_layer_factor=factor,
-        kernels=count,
-        worst=row.path,
-        exactly_zero=row.stats.backward_rms == 0.0,
-        remedy=proposals.for_kernels(network, group),
-        **evidence,
+        change=change,
+        facts={
+            "per_layer_factor": 10.0 ** (sign * decades / count),
+            "kernels": count,
+            "worst": row.path,
+            "exactly_zero": row.stats.backward_rms == 0.0,
+        },
     )
 
 
@@ -75,57 +98,22 @@ def _longest(network: Network, early: int, late: int) -> int:
     return best.get(late, 0)
 
 
-def vanishing_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """dL/d(activation) that shrinks from the loss back to the input so far that early layers cannot learn."""
-    levels = network.gradient_levels()
-    worst: tuple[float, int] | None = None
-    warning, bad = thresholds.gradient_loss_warning, thresholds.gradient_loss_bad
-    creeping = loss_both_ways(network, thresholds)
-    if creeping:
-        warning = bad = min(warning, thresholds.creeping_loss / 2.0)
-    junctions = {row.index for row in network.junctions}
-    # A branch that a skip connection bypasses may have a small gradient as long as the rows before it have a large one.
-    upstream: dict[int, float] = {}
-    for i in network.order:
-        known = [upstream[p] for p in network.parents[i]] + ([levels[i][0]] if i in levels else [])
-        upstream[i] = max(known, default=-math.inf)
-    for i, (decades, _) in levels.items():
-        if i not in junctions or (network.opening and network.rows[i].stats.backward_rms == 0.0):
-            continue
-        # A lookup that no data feeds is itself a weight; this batch may not use it.
-        if network.rows[i].info.lookup and not network.parents[i]:
-            continue
-        best = upstream[i]
-        if -best >= warning and (worst is None or decades < worst[0]):
-            worst = (decades, i)
-    if worst is None:
-        return []
-    decades, i = worst
-    if not creeping:
-        still = network.partly_stands_still(network.hidden, thresholds)
-        bad = fading_limit(still, network, thresholds, warning, bad)
-    row, end = network.rows[i], levels[i][1]
-    return [_gradient_finding(network, "vanishing-gradient", row, end, decades, -1.0, warning, bad, **creeping)]
+def fades(case: Case) -> str:
+    """The words of `vanishing_gradient`."""
+    count, worst = plural(case.facts["kernels"], "layer"), case.facts["worst"]
+    if case.facts["exactly_zero"]:
+        return f"no gradient arrives at {worst}: it is exactly zero there, {count} before the end"
+    return _multiplies(case, f"{num(10.0**-case.observed)} of it is left")
 
 
-def exploding_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """dL/d(activation) that grows on its way back."""
-    levels = network.gradient_levels()
-    normalising = [row.index for row in network.layers if row.normalises]
+def grows(case: Case) -> str:
+    """The words of `exploding_gradient`."""
+    return _multiplies(case, f"it is {num(10.0**case.observed)} times as large")
 
-    def between(early: int, late: Row) -> bool:
-        return any(network.is_ancestor(early, n) and network.is_ancestor(n, late.index) for n in normalising)
 
-    points = {row.index for row in network.junctions}
-    limit = thresholds.gradient_growth_warning
-    over = [(d, i, end) for i, (d, end) in levels.items() if i in points and d >= limit]
-    if not over:
-        return []
-    # A normalisation makes the weights before it indifferent to their scale, and the gradient with them.
-    over = [(d, i, end) for d, i, end in over if d >= 2.0 * thresholds.gradient_growth_bad or not between(i, end)]
-    if not over:
-        return []
-    decades, i, end = max(over, key=lambda item: item[0])
-    bad = math.inf if between(i, end) else thresholds.gradient_growth_bad
-    args = (end, decades, 1.0, thresholds.gradient_growth_warning, bad)
-    return [_gradient_finding(network, "exploding-gradient", network.rows[i], *args)]
+def _multiplies(case: Case, end: str) -> str:
+    facts = case.facts
+    return (
+        f"each layer multiplies the gradient by {num(facts['per_layer_factor'])}; "
+        f"after {plural(facts['kernels'], 'layer')} {end} at {facts['worst']}{drawn(case.change)}"
+    )

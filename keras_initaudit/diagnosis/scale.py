@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from ..flow import Row, log10
 from .network import Network
-from .thresholds import Thresholds
+
+USUAL = (1e-3, 10.0)
+"""The rms of data of a usual scale: a one-hot code of 50 000 words has 0.0045, digits in [0, 16] have about 8, raw
+pixels about 140."""
 
 _GATED_LOSS = 0.5
 """Decades that any gated recurrent layer takes off: two gates at one half and a tanh. An LSTM as Keras ships it
@@ -29,7 +32,7 @@ class Drift:
     """Log10 of the rms at the reference."""
 
 
-def drifts(network: Network, thresholds: Thresholds) -> dict[int, Drift]:
+def drifts(network: Network) -> dict[int, Drift]:
     """Of each layer row, the decades that its rms has moved since the input or the last normalisation.
 
     The layers between the data and the first kernel (rescaling, flattening, concatenation) prepare the input: their
@@ -53,7 +56,7 @@ def drifts(network: Network, thresholds: Thresholds) -> dict[int, Drift]:
         elif i in data or row.info.lookup or not above or _meets_numbers(network, row):
             found[i] = Drift(0.0, 0, i, log10(rms))
         elif (
-            all(p in data and _unscaled(row, network.rows[p], thresholds) for p in network.parents[i])
+            all(p in data and _unscaled(row, network.rows[p]) for p in network.parents[i])
             if row.has_kernel
             else fresh.issuperset(network.parents[i])
         ):
@@ -84,39 +87,8 @@ def _meets_numbers(network: Network, row: Row) -> bool:
     return all(info.role == "input" and info.lookup for info in arriving)
 
 
-def _unscaled(row: Row, source: Row, thresholds: Thresholds) -> bool:
+def _unscaled(row: Row, source: Row) -> bool:
     """Whether the input of a first kernel is far from unit scale: data, or what the model's code made of it."""
     entering = row.stats.entering_rms
     rms = entering if math.isfinite(entering) else source.stats.activation_rms
-    return not thresholds.input_low_warning < rms < thresholds.input_high_warning
-
-
-def loss_both_ways(network: Network, thresholds: Thresholds) -> dict[str, float]:
-    """Decades that a recurrent network loses forward and backward together, where its gated layers hardly change.
-
-    Empty where they change. The gradient of a weight is a product of the signal and the gradient of the layer, so that
-    neither needs to be very small by itself. A branch may stay unchanged behind a zero that passes nothing at first
-    (ReZero): the trunk that it is added to must change.
-    """
-    if not any(row.gated for row in network.hidden):  # before `trunk`, which takes longer
-        return {}
-    gated = sum(row.gated for row in network.trunk)
-    if not gated or not network.stands_still(network.trunk, thresholds):
-        return {}
-    found = drifts(network, thresholds)
-    forward = max((-found[row.index].decades for row in network.last_hidden if row.index in found), default=0.0)
-    backward = max((-decades for decades, _ in network.gradient_levels().values()), default=0.0)
-    lost = max(forward, 0.0) + max(backward - _GATED_LOSS * (gated - 1), 0.0)
-    if lost < thresholds.creeping_loss:
-        return {}
-    return {"lost_decades": lost, "pace_log10": network.pace(network.trunk)}
-
-
-def fading_limit(still: bool | None, network: Network, thresholds: Thresholds, warning: float, bad: float) -> float:
-    """The decades from which a signal or gradient that fades is bad.
-
-    Where the weights hardly change, the limit of a warning is already bad; where they do change, the limit is higher.
-    """
-    if still is None:
-        return bad + thresholds.adaptive_relief * network.adaptive
-    return warning if still else bad + thresholds.moving_relief
+    return not USUAL[0] < rms < USUAL[1]

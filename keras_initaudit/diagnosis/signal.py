@@ -9,18 +9,87 @@ import math
 from collections.abc import Sequence
 
 from ..flow import Row
-from ..records import Finding, Severity
+from ..records.remedies import Remedy
 from . import proposals
 from .network import Network
-from .scale import Drift, drifts, fading_limit, loss_both_ways
-from .thresholds import Thresholds
-from .wording import finding, num, plural
+from .rule import Case
+from .scale import Drift, drifts
+from .wording import drawn, num, plural
+
+_NO_SPREAD = 1e-3
+"""Standard deviation across samples over the rms, below which the samples of the batch are one and the same."""
+
+
+def vanishing_signal(network: Network) -> list[Case]:
+    """Activations that shrink layer by layer."""
+    return _signal(network, -1.0)
+
+
+def exploding_signal(network: Network) -> list[Case]:
+    """Activations that grow layer by layer."""
+    return _signal(network, 1.0)
+
+
+def _signal(network: Network, sign: float) -> list[Case]:
+    """The largest drift in one direction; its amount is in decades."""
+    found = drifts(network)
+    points = {row.index: row for row in (*network.junctions, *network.kernels)}
+    heads = {row.index for row in network.heads}  # the rule about the first loss judges their scale
+    candidates = [
+        (sign * found[i].decades, row)
+        for i, row in points.items()
+        if i in found and i not in heads and (row in network.junctions or not network.normalised_after(row))
+    ]
+    if sign < 0:
+        # The largest first: whether a skip connection bypasses a row takes long to say.
+        falling = sorted(candidates, key=lambda pair: -pair[0])
+        fades = (pair for pair in falling if not _may_fade(network, pair[1]))
+        candidates = [pair for pair in [next(fades, None)] if pair is not None]
+    if not candidates:
+        return []
+    decades, worst = max(candidates, key=lambda pair: pair[0])
+    if decades <= 0.0:
+        return []
+    drift = found[worst.index]
+    kernels = _segment(network, worst, drift.reference)
+    single = _main_step(network, kernels, found, sign)
+    affected = [single] if single is not None else kernels
+    change = proposals.alike(network, affected)
+    blocks = _blocks(network, worst, kernels)
+    count = blocks or max(drift.kernels, 1)
+    return [
+        Case(
+            amount=decades,
+            layer=(single or (worst if worst.has_kernel else next(iter(change), worst))).path,
+            affected=[row.path for row in affected],
+            change=change,
+            facts={
+                "per_layer_factor": 10.0 ** (sign * decades / count),
+                "kernels": count,
+                "repeated": "block" if blocks else "layer",
+                "worst": worst.path,
+                "single": None if single is None else single.path,
+                "exactly_zero": worst.stats.activation_rms == 0.0,
+            },
+        )
+    ]
+
+
+def _may_fade(network: Network, row: Row) -> bool:
+    return network.bypassed(row) or (network.opening and row.stats.activation_rms == 0.0)
 
 
 def _segment(network: Network, end: Row, reference: int) -> list[Row]:
     """The kernels between a point of reference and `end`."""
     after = [row for row in network.through(end) if row.index == end.index or network.is_ancestor(reference, row.index)]
     return [row for row in after if row.index != reference] or list(network.through(end))
+
+
+def _blocks(network: Network, end: Row, kernels: Sequence[Row]) -> int:
+    """The number of residual blocks on the way to `end`, where it is blocks that repeat; else 0."""
+    sums = [row for row in network.sums if row.index == end.index or network.is_ancestor(row.index, end.index)]
+    sums = [row for row in sums if any(network.is_ancestor(kernel.index, row.index) for kernel in kernels)]
+    return len(sums) if len(sums) > 1 and any(network.bypassed(row) for row in kernels) else 0
 
 
 def _main_step(network: Network, kernels: Sequence[Row], found: dict[int, Drift], sign: float) -> Row | None:
@@ -39,138 +108,69 @@ def _main_step(network: Network, kernels: Sequence[Row], found: dict[int, Drift]
     return row if step > 0.7 * total and len(steps) > 1 else None
 
 
-_CREEPING = "; the gradient shrinks too, so that the updates are too small to correct it"
+def shrinks(case: Case) -> str:
+    """The words of `vanishing_signal`."""
+    facts, worst = case.facts, case.facts["worst"]
+    if facts["exactly_zero"]:
+        by = f", and {facts['single']} makes it so" if facts["single"] else ""
+        return f"the signal is exactly zero at {worst}{by}"
+    return _drifts(case, "shrinks", f"{num(10.0**-case.amount)} of it is left")
 
 
-def _signal(
-    network: Network, thresholds: Thresholds, rule: str, sign: float, warning: float, bad: float
-) -> list[Finding]:
-    found = drifts(network, thresholds)
-    points = {row.index: row for row in (*network.junctions, *network.kernels)}
-    candidates = [
-        (sign * found[i].decades, row)
-        for i, row in points.items()
-        if i in found and (row in network.junctions or not network.normalised_after(row))
-    ]
-    head_indices = {row.index for row in network.heads}
-    creeping = loss_both_ways(network, thresholds) if sign < 0 else {}
-    if creeping:
-        warning = bad = min(warning, thresholds.creeping_loss / 2.0)
-    # The rule about the first loss judges the scale of a head.
-    candidates = [(d, row) for d, row in candidates if row.index not in head_indices]
-    over = [(d, row) for d, row in candidates if d >= warning]
-    if sign < 0:
-        over = [(d, row) for d, row in over if not network.bypassed(row)]
-        over = [(d, row) for d, row in over if not (network.opening and row.stats.activation_rms == 0.0)]
-    if not over:
-        return []
-    decades, worst = max(over, key=lambda pair: pair[0])
-    drift = found[worst.index]
-    kernels = _segment(network, worst, drift.reference)
-    single = _main_step(network, kernels, found, sign)
-    count = max(drift.kernels, 1)
-    factor = 10.0 ** (sign * decades / count)
-    total = 10.0 ** (sign * decades)
-    verb = "shrinks" if sign < 0 else "grows"
-    if single is not None and worst.stats.activation_rms == 0.0:
-        message = f"the signal is exactly zero at {worst.path}, and {single.path} makes it so"
-        kernels = [single]
-    elif single is not None:
-        message = (
-            f"the signal {verb} by a factor of {num(10.0**decades)} on its way to {worst.path}, "
-            f"nearly all of it in {single.path}"
+def grows(case: Case) -> str:
+    """The words of `exploding_signal`."""
+    return _drifts(case, "grows", f"it is {num(10.0**case.amount)} times as large")
+
+
+def _drifts(case: Case, verb: str, end: str) -> str:
+    facts, worst = case.facts, case.facts["worst"]
+    if facts["single"]:
+        return (
+            f"the signal {verb} by a factor of {num(10.0**case.amount)} on its way to {worst}, "
+            f"nearly all of it in {facts['single']}"
         )
-        kernels = [single]
-    elif worst.stats.activation_rms == 0.0:
-        message = f"the signal is exactly zero at {worst.path}"
-    else:
-        message = (
-            f"each layer multiplies the signal by {num(factor)}; after {plural(count, 'layer')} "
-            f"{f'{num(total)} of it is left' if sign < 0 else f'it is {num(total)} times as large'} at {worst.path}"
-        )
-    group = proposals.alike(network, kernels)
-    if creeping:
-        message += _CREEPING
-    elif sign < 0:
-        moved = [row for row in network.through(worst) if row not in network.heads]
-        bad = fading_limit(network.stands_still(moved, thresholds), network, thresholds, warning, bad)
-    elif network.adaptive:
-        if any(network.bypassed(row) for row in kernels):
-            bad += thresholds.residual_growth_relief
-        else:
-            bad = max(bad, network.no_way_back(thresholds))
-    severity: Severity = "bad" if decades >= bad else "warning"
-    return [
-        finding(
-            rule,
-            severity,
-            single.path if single is not None else worst.path,
-            message,
-            observed=sign * decades,
-            expected=0.0,
-            threshold=sign * (bad if severity == "bad" else warning),
-            unit="decades of activation rms",
-            layers=[row.path for row in group],
-            affected=[row.path for row in kernels],
-            per_layer_factor=factor,
-            kernels=count,
-            worst=worst.path,
-            exactly_zero=worst.stats.activation_rms == 0.0,
-            remedy=proposals.for_kernels(network, group, bias=single is not None),
-            **creeping,
-        )
-    ]
-
-
-def vanishing_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Activations that shrink layer by layer."""
-    return _signal(
-        network, thresholds, "vanishing-signal", -1.0, thresholds.signal_loss_warning, thresholds.signal_loss_bad
+    return (
+        f"each {facts['repeated']} multiplies the signal by {num(facts['per_layer_factor'])}; "
+        f"after {plural(facts['kernels'], facts['repeated'])} {end} at {worst}{drawn(case.change)}"
     )
 
 
-def exploding_signal(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Activations that grow layer by layer."""
-    return _signal(
-        network, thresholds, "exploding-signal", 1.0, thresholds.signal_growth_warning, thresholds.signal_growth_bad
-    )
+def remedy(network: Network, case: Case) -> Remedy | None:
+    """New kernels; of one that makes the drift alone, new biases too."""
+    return proposals.for_kernels(network, case.change, bias=bool(case.facts["single"]))
 
 
-def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]:
+def collapsed_samples(network: Network) -> list[Case]:
     """The network maps every input to the same hidden representation: nothing is left to learn from."""
     if network.snapshot.batch_size < 2:
         return []
-    known = [
-        row.stats.activation_spread
-        for row in network.rows
-        if row.info.role == "input" and math.isfinite(row.stats.activation_spread)
-    ]
-    if known and max(known) < thresholds.spread_warning:
+    given = [row.stats.activation_spread for row in network.rows if row.info.role == "input"]
+    known = [spread for spread in given if math.isfinite(spread)]
+    if known and max(known) < _NO_SPREAD:
         return []  # the batch itself is one and the same sample
     spreads = [
         (row.stats.activation_spread, row)
         for row in network.last_hidden
         if math.isfinite(row.stats.activation_spread) and row.stats.activation_rms > 0.0
     ]
-    if not spreads or max(spread for spread, _ in spreads) >= thresholds.spread_warning:
+    if not spreads:
         return []
     spread, row = max(spreads, key=lambda pair: pair[0])
-    severity: Severity = "bad" if spread < thresholds.spread_bad else "warning"
     kernels = list(network.through(row))
-    group = proposals.alike(network, kernels)
     return [
-        finding(
-            "collapsed-samples",
-            severity,
-            row.path,
-            f"all inputs give almost the same features at {row.path}: they vary by only {num(spread)} of their rms",
-            observed=spread,
-            expected=1.0,
-            threshold=thresholds.spread_bad if severity == "bad" else thresholds.spread_warning,
-            unit="standard deviation across samples over rms",
-            layers=[r.path for r in group],
-            affected=[r.path for r in kernels],
-            worst=row.path,
-            remedy=proposals.for_kernels(network, group, bias=True),
+        Case(
+            amount=spread,
+            layer=(row if row.has_kernel else next(reversed(kernels), row)).path,
+            affected=[kernel.path for kernel in kernels],
+            change=proposals.alike(network, kernels),
+            facts={"worst": row.path},
         )
     ]
+
+
+def alike(case: Case) -> str:
+    """The words of `collapsed_samples`."""
+    return (
+        f"all inputs give almost the same features at {case.facts['worst']}: "
+        f"they vary by only {num(case.amount)} of their rms"
+    )

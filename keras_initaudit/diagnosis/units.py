@@ -2,77 +2,67 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from ..flow import Row
-from ..records import Finding, Severity
-from ..records.remedies import WholeModel
+from ..records.remedies import Remedy, WholeModel
 from . import proposals
 from .network import Network
-from .thresholds import Thresholds
-from .wording import finding, num, percent, several
+from .rule import Case
+from .wording import num, percent, several
 
 
-def symmetric_units(network: Network, thresholds: Thresholds) -> list[Finding]:
+def symmetric_units(network: Network) -> list[Case]:
     """Units of a layer that start the same: with the same gradient they never become different.
 
     Equal weights alone are no fault: a kernel that starts at zero and gets a different gradient for each unit (a head,
     the end of a residual branch, a matrix that scales) is random after one step. Equal and not zero is unusual enough
-    for a warning.
+    for a warning. The amount is the share of the units that equal another one.
     """
     heads = {row.index for row in network.heads}
-    bad: list[Row] = []
+    copies: list[Row] = []
     odd: list[Row] = []
     for row in network.rows:
         stats = row.stats
         if row.info.role not in ("layer", "weight") or len(row.info.weight_shape) < 2 or not row.info.trainable:
             continue
-        if row.info.channelwise or not stats.weight_identical >= thresholds.identical:
+        if row.info.channelwise or not stats.weight_identical >= _COPIES:
             continue
-        if stats.gradient_identical >= thresholds.identical and not _blocked(network, row):
-            bad.append(row)
+        if stats.gradient_identical >= _COPIES and not _blocked(network, row):
+            copies.append(row)
         elif (
             row.index not in heads
             and row.info.role == "layer"
             and (stats.weight_rms > 0.0 or not (stats.gradient_rms > 0.0 or network.bypassed(row)))
         ):
             odd.append(row)
-    if not bad and not odd:
+    found = copies or odd
+    if not found:
         return []
-    found = bad or odd
-    severity: Severity = "bad" if bad else "warning"
-    if bad and not any(row.index not in heads for row in bad):
-        # A head from zeros whose gradient is the same for all units gets copies as its input: the fault is before it.
-        severity = "warning"
-    group = proposals.alike(network, [*bad, *odd])
-    value = found[0].stats.weight_rms
-    start = "only zero weights" if value == 0.0 else f"the same weights (rms {num(value)})"
-    end = (
-        "and get the same gradient, so that they stay copies of each other"
-        if bad
-        else "so that they all give the same output"
-    )
-    share = found[0].stats.weight_identical
+    # A head from zeros whose gradient is the same for all units gets copies as its input: the fault is before it.
+    certain = any(row.index not in heads for row in copies)
+    first = found[0].stats
     return [
-        finding(
-            "symmetric-units",
-            severity,
-            found[0].path,
-            f"{percent(share)} of the units of {several([row.path for row in found])} start with {start} {end}",
-            observed=share,
-            expected=0.0,
-            threshold=thresholds.identical,
-            unit="fraction of units that equal another one",
-            layers=[network.owner(row).path for row in group],
+        Case(
+            amount=first.weight_identical,
+            layer=found[0].path,
             affected=[row.path for row in found],
-            weight_rms=value,
-            gradient_identical=found[0].stats.gradient_identical,
-            remedy=proposals.for_kernels(network, group),
+            change=[network.owner(row) for row in proposals.alike(network, [*copies, *odd])],
+            severity="bad" if certain else "warning",
+            facts={
+                "weight_rms": first.weight_rms,
+                "gradient_identical": first.gradient_identical,
+                "stay_copies": bool(copies),
+            },
         )
     ]
+
+
+_COPIES = 0.9
+"""Share of the units of a layer that must be copies of each other. A random start has none; one half copied on purpose
+(ICNR, widened networks) must not count."""
 
 
 def _blocked(network: Network, row: Row) -> bool:
@@ -88,40 +78,48 @@ def _blocked(network: Network, row: Row) -> bool:
     return network.bypassed(owner) and math.isfinite(owner.stats.activation_rms)
 
 
-def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Units that are zero for every sample: no gradient passes them."""
-    rows = [
-        row
-        for row in network.layers
-        if row.stats.activation_dead >= thresholds.dead_warning and _can_die(row) and _fed(network, row)
-    ]
-    if not rows:
+def copies(case: Case) -> str:
+    """The words of `symmetric_units`."""
+    value = case.facts["weight_rms"]
+    start = "only zero weights" if value == 0.0 else f"the same weights (rms {num(value)})"
+    end = "so that they all give the same output"
+    if case.facts["stay_copies"]:
+        end = "and get the same gradient, so that they stay copies of each other"
+    return f"{percent(case.amount)} of the units of {several(case.affected)} start with {start} {end}"
+
+
+def new_kernels(network: Network, case: Case) -> Remedy | None:
+    """The recommended schemes for the kernels at fault."""
+    return proposals.for_kernels(network, case.change)
+
+
+def new_kernels_and_biases(network: Network, case: Case) -> Remedy | None:
+    """The same, and biases of zero; a new start of the whole model where there are no kernels to name."""
+    return proposals.for_kernels(network, case.change, bias=True) or WholeModel()
+
+
+def dead_units(network: Network) -> list[Case]:
+    """Units that are zero for every sample: no gradient passes them. The amount is their share of a layer."""
+    known = [r for r in network.layers if r.stats.activation_dead > 0.0 and _can_die(r) and _fed(network, r)]
+    if not known:
         return []
-    worst = max(rows, key=lambda row: (row.stats.activation_dead, -row.index))
-    share = worst.stats.activation_dead
-    severity: Severity = "bad" if share >= thresholds.dead_bad and not network.bypassed(worst) else "warning"
-    kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
-    group = proposals.alike(network, kernels)
-    where = several([worst.path, *(row.path for row in rows if row is not worst)])
-    below = worst.stats.preactivation_mean < -2.0 * worst.stats.preactivation_std
-    why = f": the mean of their pre-activations is {num(worst.stats.preactivation_mean)}" if below else ""
+    worst = max(known, key=lambda row: (row.stats.activation_dead, -row.index))
+    stats = worst.stats
+    rows = [row for row in known if row.stats.activation_dead >= _AS_MUCH * stats.activation_dead]
     return [
-        finding(
-            "dead-units",
-            severity,
-            worst.path,
-            f"{percent(share)} of the units of {where} give zero for every sample{why}",
-            observed=share,
-            expected=0.0,
-            threshold=thresholds.dead_bad if severity == "bad" else thresholds.dead_warning,
-            unit="fraction of units",
-            layers=[row.path for row in group],
-            affected=[row.path for row in rows],
-            preactivation_mean=worst.stats.preactivation_mean,
-            preactivation_std=worst.stats.preactivation_std,
-            remedy=proposals.for_kernels(network, group, bias=True),
+        Case(
+            amount=stats.activation_dead,
+            layer=worst.path,
+            affected=[worst.path, *(row.path for row in rows if row is not worst)],
+            change=_changed(network, rows),
+            severity="warning" if network.bypassed(worst) else None,
+            facts={"preactivation_mean": stats.preactivation_mean, "preactivation_std": stats.preactivation_std},
         )
     ]
+
+
+_AS_MUCH = 0.5
+"""Share of what the worst row has, from which other rows are named beside it."""
 
 
 def _can_die(row: Row) -> bool:
@@ -136,6 +134,19 @@ def _fed(network: Network, row: Row) -> bool:
     return not above or not all(rms == 0.0 for rms in above)
 
 
+def dead(case: Case) -> str:
+    """The words of `dead_units`."""
+    mean, deviation = case.facts["preactivation_mean"], case.facts["preactivation_std"]
+    why = f": the mean of their pre-activations is {num(mean)}" if mean < -2.0 * deviation else ""
+    return f"{percent(case.amount)} of the units of {several(case.affected)} give zero for every sample{why}"
+
+
+def _changed(network: Network, rows: Iterable[Row]) -> list[Row]:
+    """The kernels that one remedy for these rows changes."""
+    kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
+    return proposals.alike(network, dict.fromkeys(kernels))
+
+
 def _kernels_of(network: Network, row: Row) -> list[Row]:
     """The kernels whose output a row is: its own, or the last one before it; of attention weights, query and key."""
     if row.info.role == "attention":
@@ -145,98 +156,85 @@ def _kernels_of(network: Network, row: Row) -> list[Row]:
     return [owner] if owner.has_kernel else list(network.through(owner))[-1:]
 
 
-def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Outputs, gates and attention weights on the flat ends of their function: almost no gradient passes."""
-    heads = {row.index for row in network.heads}
-    found: list[tuple[float, Row, Severity, float]] = []
-    harm = functools.cache(lambda: _harm(network, thresholds))
-    for row in network.rows:
-        share, entropy = row.stats.activation_saturated, row.stats.attention_entropy
-        flat_head = row.info.role == "layer" and (
-            row.index in heads or not any(network.rows[c].info.role == "layer" for c in network.children[row.index])
-        )
-        if entropy <= thresholds.entropy_warning and not flat_head:
-            severity: Severity = "bad" if entropy <= thresholds.entropy_bad else "warning"
-            limit = thresholds.entropy_bad if severity == "bad" else thresholds.entropy_warning
-            found.append((1.0 - entropy, row, severity, limit))
-        elif (row.info.activation or "").startswith("relu"):
-            continue  # one half of its pre-activations belongs on its flat end; dead-units says when all do
-        elif share >= thresholds.saturated_warning and row.info.role in ("layer", "gates", "attention"):
-            # Whether a confident output is also wrong is for the loss to say.
-            bypassed = network.bypassed(network.owner(row))
-            limit = thresholds.saturated_branch_bad if bypassed else thresholds.saturated_bad
-            # The gradient through time within a recurrent layer is not measured: there the share alone counts.
-            if row.info.role == "layer" and row.info.gates != 1:
-                limit = min(harm().torn_from, limit if harm().still else math.inf)
-            severity = "bad" if share >= limit and not flat_head else "warning"
-            found.append((share, row, severity, limit if severity == "bad" else thresholds.saturated_warning))
-    if not found:
+def saturated_units(network: Network) -> list[Case]:
+    """Outputs and gates on the flat ends of their function: almost no gradient passes. The amount is their share."""
+    known = [
+        (row.stats.activation_saturated, row)
+        for row in network.rows
+        if row.stats.activation_saturated > 0.0
+        and row.info.role in ("layer", "gates")
+        # One half of the pre-activations of a ReLU belongs on its flat end; dead-units says when all do.
+        and not (row.info.activation or "").startswith("relu")
+        and (math.isnan(row.stats.attention_entropy) or _gives_answers(network, row))
+    ]
+    return _saturated(network, known)
+
+
+def attention_entropy(network: Network) -> list[Case]:
+    """Attention that looks at little more than one key a query: its softmax is saturated. The amount is its entropy."""
+    known = [
+        (1.0 - row.stats.attention_entropy, row)
+        for row in network.rows
+        if row.stats.attention_entropy < 1.0 and not _gives_answers(network, row)
+    ]
+    return [dataclasses.replace(case, amount=1.0 - case.amount) for case in _saturated(network, known)]
+
+
+def _gives_answers(network: Network, row: Row) -> bool:
+    """Whether a row is an output of the model: whether a confident answer is also wrong is for the loss to say."""
+    flows = any(network.rows[c].info.role == "layer" for c in network.children[row.index])
+    return row.info.role == "layer" and (row in network.heads or not flows)
+
+
+def _saturated(network: Network, known: list[tuple[float, Row]]) -> list[Case]:
+    """One case for all rows; a layer that a skip connection bypasses, or that gives answers, is not bad by itself."""
+    if not known:
         return []
-    share, worst, _, threshold = max(found, key=lambda item: (item[2] == "bad", item[0], -item[1].index))
-    severity = "bad" if any(s == "bad" for _, _, s, _ in found) else "warning"
-    rows = [worst, *(row for _, row, _, _ in found if row is not worst)]
-    kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
-    group = proposals.alike(network, dict.fromkeys(kernels))
-    where = several([row.path for row in rows])
-    if worst.stats.attention_entropy <= thresholds.entropy_warning:
-        message = (
-            f"each query of {where} attends to little more than one key: the entropy of its attention weights is "
-            f"{percent(worst.stats.attention_entropy)} of that of uniform weights"
-        )
-        observed, expected, unit = worst.stats.attention_entropy, 1.0, "entropy over log(keys)"
-    else:
-        what = "gate values" if worst.info.role == "gates" else "outputs"
-        message = (
-            f"{percent(share)} of the {what} of {where} are saturated: "
-            "the function is flat there, and almost no gradient passes"
-        )
-        observed, expected, unit = share, 0.0, "fraction of pre-activations"
+    largest = max(amount for amount, _ in known)
+    found = [(amount, row) for amount, row in known if amount >= _AS_MUCH * largest]
+    mild = {row.index for _, row in found if network.bypassed(network.owner(row)) or _gives_answers(network, row)}
+    amount, worst = max(found, key=lambda item: (item[1].index not in mild, item[0], -item[1].index))
+    rows = [worst, *(row for _, row in found if row is not worst)]
     return [
-        finding(
-            "saturated-units",
-            severity,
-            network.owner(worst).path,
-            message,
-            observed=observed,
-            expected=expected,
-            threshold=threshold,
-            unit=unit,
-            layers=[row.path for row in group],
+        Case(
+            amount=amount,
+            layer=network.owner(worst).path,
             affected=[row.path for row in rows],
-            preactivation_rms=worst.stats.preactivation_rms,
-            remedy=proposals.for_kernels(network, group, bias=True) or WholeModel(),
+            change=_changed(network, rows),
+            severity="warning" if worst.index in mild else None,
+            facts={"preactivation_rms": worst.stats.preactivation_rms, "what": worst.info.role},
         )
     ]
 
 
-@dataclass(frozen=True)
-class _Harm:
-    """What saturated units do to a network: they stop its gradient, or the few others make it very uneven."""
+def saturated(case: Case) -> str:
+    """The words of `saturated_units`."""
+    what = "gate values" if case.facts["what"] == "gates" else "outputs"
+    return (
+        f"{percent(case.amount)} of the {what} of {several(case.affected)} are saturated: "
+        "the function is flat there, and almost no gradient passes"
+    )
 
-    still: bool
-    torn_from: float
-    """The saturated share from which the gradient, which also rises on its way back, is too uneven to learn from."""
 
-
-def _harm(network: Network, thresholds: Thresholds) -> _Harm:
-    still = network.partly_stands_still(network.hidden, thresholds) is not False
-    growth = max((decades for decades, _ in network.gradient_levels().values()), default=0.0)
-    branching = len(network.trunk) < len(network.hidden)
-    torn = thresholds.torn_branch_bad if branching else thresholds.torn_bad
-    return _Harm(still, torn / max(growth, 1e-9))
+def sharp(case: Case) -> str:
+    """The words of `attention_entropy`."""
+    return (
+        f"each query of {several(case.affected)} attends to little more than one key: the entropy of its attention "
+        f"weights is {percent(case.amount)} of that of uniform weights"
+    )
 
 
 _Twin = tuple[Row, Row, bool]
 """A row, an earlier one that it repeats, and whether both get the same gradient."""
 
 
-def duplicate_kernels(network: Network, thresholds: Thresholds) -> list[Finding]:
+def duplicate_kernels(network: Network) -> list[Case]:
     """Different layers that start with the same numbers: an integer seed that is used twice.
 
     Where their gradients are the same too, as in parallel branches that are added, they stay copies: that is bad.
+    A copy is a copy: there is nothing to tune.
     Copies at the same place of several blocks are one finding; others are a finding each.
     """
-    del thresholds  # a copy is a copy: there is nothing to tune
     index = {row.path: row for row in network.rows}
     twins: list[_Twin] = []
     for row in network.rows:
@@ -270,27 +268,31 @@ def _original(index: Mapping[str, Row], row: Row) -> Row:
     return row
 
 
-def _repeated(network: Network, twins: list[_Twin]) -> Finding:
+def _repeated(network: Network, twins: list[_Twin]) -> Case:
     row, first, same = max(twins, key=lambda item: item[2])
-    end = (
-        "and get the same gradient, so that one adds nothing to the other"
-        if same
-        else "so that the two are not independent"
-    )
-    end += "; layers that share a seed, or an initializer with a seed, start with the same numbers"
-    copies = [r.path for r, _, _ in twins]
-    originals = list(dict.fromkeys([first.path, *(f.path for _, f, _ in twins)]))
-    return finding(
-        "duplicate-kernels",
-        "bad" if same else "warning",
-        network.owner(row).path,
-        f"the weights of {several(copies)} start with the same numbers as those of {several(originals)}, {end}",
-        observed=len(twins),
-        expected=0,
-        threshold=1,
-        unit="kernels that repeat another one",
-        layers=[network.owner(r).path for r, _, _ in twins],
+    repeats = proposals.alike(network, [r for r, _, _ in twins])
+    return Case(
+        amount=len(twins),
+        layer=network.owner(row).path,
         affected=[path for r, f, _ in twins for path in (r.path, f.path)],
-        original=first.path,
-        remedy=proposals.for_kernels(network, proposals.alike(network, [r for r, _, _ in twins])),
+        change=[network.owner(r) for r in repeats],
+        severity="bad" if same else "warning",
+        facts={
+            "original": first.path,
+            "copies": [r.path for r, _, _ in twins],
+            "originals": list(dict.fromkeys([first.path, *(f.path for _, f, _ in twins)])),
+            "structural": same,
+        },
+    )
+
+
+def repeated(case: Case) -> str:
+    """The words of `duplicate_kernels`."""
+    end = "so that the two are not independent"
+    if case.facts["structural"]:
+        end = "and get the same gradient, so that one adds nothing to the other"
+    return (
+        f"the weights of {several(case.facts['copies'])} start with the same numbers as those of "
+        f"{several(case.facts['originals'])}, {end}; layers that share a seed, or an initializer with a seed, start "
+        "with the same numbers"
     )

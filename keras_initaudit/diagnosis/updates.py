@@ -1,137 +1,149 @@
-"""Rules about the updates: how large the first ones are, and whether they change the weights at all."""
+"""Rules about the updates: how large the first ones are, whether they change the weights, and whether they diverge."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..flow import Row
-from ..records import Finding, Severity, Snapshot
+from ..flow import Row, log10
+from ..records import Snapshot
 from ..records.remedies import Policy, Remedy
 from . import proposals
 from .network import Network
-from .thresholds import Thresholds
-from .wording import finding, num, several
+from .rule import Case
+from .wording import num, plural, several
 
+_USUAL = (-7.0, -0.5)
+"""Log10 of rms(update) / rms(weight): about -3 is usual (Karpathy 2015), and Adam's first steps reach -1.3 on wide
+layers. Below -7 no usual training is long enough: 1e5 updates change the weights by 1 %."""
+_MIDDLE = sum(_USUAL) / 2.0
 _AGREEING = 3
 """Audits that have to agree before weights that stay as they are count as a start that cannot learn."""
 _NARROW = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """Types of few digits -> the policy under which layers compute in them, and keep weights in float32."""
+_FIRST_STEPS: Mapping[str, Callable[[float], float]] = {
+    "SGD": lambda gradient: gradient,
+    **dict.fromkeys(("Adam", "AdamW", "Adamax", "Nadam", "Lion"), lambda _: 1.0),
+    "RMSprop": lambda _: 1.0 / math.sqrt(0.1),
+    "Adagrad": lambda gradient: gradient / math.sqrt(0.1 + gradient * gradient),
+}
+"""Optimizer -> the first step over the learning rate, by the rms of the gradient, as Keras's default settings make it;
+the epsilon of an adaptive one is left out."""
 
 
-def update_ratio(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """The first update changes the weights by far too much, or by nothing."""
-    rows = [
-        row
-        for row in network.rows
-        if row.info.role in ("layer", "weight")
-        and len(row.info.weight_shape) >= 2
-        and not row.info.lookup
-        and math.isfinite(row.stats.update_log10)
-        and row.stats.weight_rms > 0.3 * _least_rms(row)
-    ]
-    if not rows:
-        return _steps_behind_normalisation(network, thresholds)
-    fastest = max(rows, key=lambda row: row.stats.update_log10)
+def update_ratio(network: Network) -> list[Case]:
+    """The update of a kernel is far from a thousandth of it; the amount is in decades from the middle of `_USUAL`.
+
+    Before the first update, its size follows from the learning rate and the optimizer.
+    """
+    steps = [(step, row) for row in network.rows if math.isfinite(step := _relative_step(network, row))]
+    if not steps:
+        return []
+    value, fastest = max(steps, key=lambda pair: pair[0])
     rate = network.snapshot.learning_rate
     rising = max((network.snapshot.peak_rate or 0.0) / rate, 1.0) if rate else 1.0
-    slowest = max(row.stats.update_log10 for row in rows) + math.log10(rising)  # warm-up starts from next to nothing
-    if fastest.stats.update_log10 >= thresholds.update_high_warning:
-        value = fastest.stats.update_log10
-        severity: Severity = "bad" if value >= thresholds.update_high_bad else "warning"
-        lower = proposals.learning_rate(rate and rate * 10.0 ** (-2.5 - value))
-        return [
-            finding(
-                "update-ratio",
-                severity,
-                fastest.path,
-                f"one update changes the weights of {fastest.path} by {num(10.0**value)} times their size; "
-                "about 0.001 is usual",
-                observed=value,
-                expected=-3.0,
-                threshold=thresholds.update_high_bad if severity == "bad" else thresholds.update_high_warning,
-                unit="log10 of rms(update) / rms(weight)",
-                layers=[network.owner(fastest).path],
-                learning_rate=rate,
-                remedy=lower,
-            )
-        ]
-    if slowest <= thresholds.update_low_warning:
-        return [
-            finding(
-                "update-ratio",
-                "warning",
-                None,
-                f"one update changes no weight by more than {num(10.0**slowest)} times its size; about 0.001 is usual",
-                observed=slowest,
-                expected=-3.0,
-                threshold=thresholds.update_low_warning,
-                unit="log10 of rms(update) / rms(weight)",
-                affected=[row.path for row in rows],
-                learning_rate=rate,
-                remedy=proposals.learning_rate(rate and rate * 10.0 ** (-3.0 - slowest)),
-            )
-        ]
-    return []
-
-
-def _steps_behind_normalisation(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """Before the first update: weights that are small in front of a layer normalisation, which hides it.
-
-    What such weights make does not depend on their size, so that a step counts by its share of it, and small steps are
-    long ones. In a chain the shares add up.
-    """
-    kernels = [
-        row
-        for row in network.hidden
-        if row.stats.weight_rms > 0.0
-        and network.feeds(row, "layer")
-        and network.normalised_after(row)
-        and not network.bypassed(row)
-    ]
-    rate = network.snapshot.learning_rate
-    if not rate or len(kernels) < 2:
+    slowest = value + math.log10(rising)  # warm-up starts from next to nothing
+    high = value > _MIDDLE
+    if not high and slowest > _MIDDLE:
         return []
-    kept = math.sqrt(network.persistence)
-    steps = [
-        rate / row.stats.weight_rms * (1.0 if network.adaptive else row.stats.gradient_rms * kept) for row in kernels
-    ]
-    together = len(steps) * sum(steps)
-    if not together >= thresholds.normalised_steps_bad:
-        return []
-    group = proposals.alike(network, kernels)
+    shown = value if high else slowest
+    sign = 1.0 if high else -1.0
     return [
-        finding(
-            "update-ratio",
-            "bad",
-            kernels[0].path,
-            f"the weights of {several([row.path for row in kernels])} are small, which a layer normalisation hides: "
-            f"the first update changes all {len(steps)} kernels at once, each by about "
-            f"{num(sum(steps) / len(steps))} times its size",
-            observed=together,
-            expected=1.0,
-            threshold=thresholds.normalised_steps_bad,
-            unit="kernels x sum of rms(update) / rms(weight)",
-            layers=[row.path for row in group],
-            affected=[row.path for row in kernels],
-            learning_rate=rate,
-            remedy=proposals.for_kernels(network, group),
+        Case(
+            amount=abs(shown - _MIDDLE),
+            layer=network.owner(fastest).path if high else None,
+            observed=shown,
+            limit=lambda decades: _MIDDLE + sign * decades,
+            affected=[fastest.path] if high else [row.path for _, row in steps],
+            facts={"learning_rate": rate, "expected_before": math.isnan(fastest.stats.update_log10)},
         )
     ]
 
 
-def _least_rms(row: Row) -> float:
-    """Rms of a small random start: a weight below it starts from zero, and moves by any multiple of its size."""
-    return 0.1 / math.sqrt(row.fan_in)
+def _relative_step(network: Network, row: Row) -> float:
+    """Log10 of rms(update) / rms(weight) of a kernel; NaN where it is not known, or its size says nothing.
+
+    A weight that starts near zero moves by any multiple of its size: that counts only where a normalisation hides the
+    size.
+    """
+    info, stats = row.info, row.stats
+    if info.role not in ("layer", "weight") or len(info.weight_shape) < 2 or info.lookup or not info.trainable:
+        return math.nan
+    least = 0.03 / math.sqrt(row.fan_in)  # of a small random start
+    if not stats.weight_rms > 0.0 or not (stats.weight_rms > least or network.normalised_after(network.owner(row))):
+        return math.nan
+    if math.isfinite(stats.update_log10):
+        return stats.update_log10
+    first = _FIRST_STEPS.get(network.snapshot.optimizer)
+    rate = network.snapshot.learning_rate
+    if network.before or first is None or not rate or not stats.gradient_rms > 0.0:
+        return math.nan
+    return log10(rate * first(stats.gradient_rms) / stats.weight_rms)
 
 
-def no_update(network: Network, thresholds: Thresholds) -> list[Finding]:
+def unusual_steps(case: Case) -> str:
+    """The words of `update_ratio`."""
+    will = "the first update changes" if case.facts["expected_before"] else "one update changes"
+    size = num(10.0**case.observed)
+    if case.observed > _MIDDLE:
+        return f"{will} the weights of {case.layer} by {size} times their size; about 0.001 is usual"
+    return f"{will} no weight by more than {size} times its size; about 0.001 is usual"
+
+
+def other_rate(network: Network, case: Case) -> Remedy | None:
+    """The rate with which the update is about what is usual."""
+    del network
+    rate, value = case.facts["learning_rate"], case.observed
+    usual = -2.5 if value > _MIDDLE else -3.0
+    return proposals.learning_rate(rate and rate * 10.0 ** (usual - value))
+
+
+def divergence(network: Network) -> list[Case]:
+    """The loss of the batch is far above the first one; the amount is their ratio."""
+    if not network.before:
+        return []
+    first, now = network.before[0], network.snapshot
+    start = max(first.loss, first.baseline_loss or 0.0)
+    if not start > 0.0 or not math.isfinite(now.loss):
+        return []
+    return [
+        Case(
+            amount=now.loss / start,
+            layer=None,
+            severity="bad",
+            facts={
+                "first_loss": first.loss,
+                "loss": now.loss,
+                "updates": now.step,
+                "learning_rate": first.learning_rate,
+            },
+        )
+    ]
+
+
+def diverged(case: Case) -> str:
+    """The words of `divergence`."""
+    first, now = num(case.facts["first_loss"]), num(case.facts["loss"])
+    return (
+        f"the loss on the same batch rose from {first} to {now} within {plural(case.facts['updates'], 'update')}: "
+        "the updates are too large"
+    )
+
+
+def lower_rate(network: Network, case: Case) -> Remedy | None:
+    """A tenth of the learning rate."""
+    del network
+    rate = case.facts["learning_rate"]
+    return proposals.learning_rate(rate and rate / 10)
+
+
+def no_update(network: Network) -> list[Case]:
     """Kernels that have a gradient and do not change: the steps are smaller than the rounding of the weights.
 
     In float32 a step is lost where it is under half a unit in the last place. Few digits lose most of them, and Adam's
-    beta_2 of 0.999 is 1 in bfloat16, so that its steps are exactly zero.
+    beta_2 of 0.999 is 1 in bfloat16, so that its steps are exactly zero. The amount is the number of audits
+    that have seen it: exactly the same is exactly the same.
     """
-    del thresholds  # exactly the same is exactly the same
     audits = (*network.before, network.snapshot)
     counts = {
         row.index: _times_unmoved(audits, row.index)
@@ -143,38 +155,47 @@ def no_update(network: Network, thresholds: Thresholds) -> list[Finding]:
         return []
     times = max(counts[row.index] for row in stuck)
     every = len(stuck) == len(counts)
-    what = f"all {len(stuck)} kernels" if every and len(stuck) > 1 else several([row.path for row in stuck])
-    dtypes = [row.info.weight_dtype for row in stuck if row.info.weight_dtype in _NARROW]
-    if dtypes:
-        why = (
-            f"the steps are smaller than the rounding of {dtypes[0]}; the dtype policy {_NARROW[str(dtypes[0])]} keeps "
-            "the weights in float32"
-        )
-        remedy: Remedy | None = Policy(_NARROW[str(dtypes[0])])
-        if dtypes[0] == "bfloat16" and network.adaptive:
-            why += "; with Adam, beta_2=0.99 helps too, because 0.999 is 1 in bfloat16"
-    else:
-        why = "the steps are smaller than the rounding of the weights"
-        rate = 1e-3 * min(_rate_of_unit_step(network, row) for row in stuck)
-        larger = rate > (network.snapshot.learning_rate or math.inf)
-        remedy = proposals.learning_rate(rate) if larger else None
+    dtype = next((str(row.info.weight_dtype) for row in stuck if row.info.weight_dtype in _NARROW), None)
     return [
-        finding(
-            "no-update",
-            "bad" if times >= _AGREEING else "warning",
-            None if every else stuck[0].path,
-            f"the last update did not change {what}, although there is a gradient: {why}",
-            observed=1.0,
-            expected=0.0,
-            threshold=1.0,
-            unit="fraction of weights that did not change",
+        Case(
+            amount=times,
+            layer=None if every else stuck[0].path,
             affected=[row.path for row in stuck],
-            audits=times,
-            reason="precision" if dtypes else "small steps",
-            learning_rate=network.snapshot.learning_rate,
-            remedy=remedy,
+            severity="bad" if times >= _AGREEING else "warning",
+            facts={
+                "reason": "small steps" if dtype is None else "precision",
+                "dtype": dtype,
+                "every": every,
+                "optimizer": network.snapshot.optimizer,
+                "learning_rate": network.snapshot.learning_rate,
+                "least_rate": 1e-3 * min(_rate_of_unit_step(network, row) for row in stuck),
+            },
         )
     ]
+
+
+def rounded_away(case: Case) -> str:
+    """The words of `no_update`."""
+    stuck, dtype = case.affected, case.facts["dtype"]
+    what = f"all {len(stuck)} kernels" if case.facts["every"] and len(stuck) > 1 else several(stuck)
+    why = "the steps are smaller than the rounding of the weights"
+    if dtype is not None:
+        why = (
+            f"the steps are smaller than the rounding of {dtype}; the dtype policy {_NARROW[dtype]} keeps the weights "
+            "in float32"
+        )
+    if dtype == "bfloat16" and case.facts["optimizer"].startswith("Adam"):
+        why += "; with Adam, beta_2=0.99 helps too, because 0.999 is 1 in bfloat16"
+    return f"the last update did not change {what}, although there is a gradient: {why}"
+
+
+def longer_steps(network: Network, case: Case) -> Remedy | None:
+    """A dtype policy with more digits, or the rate with which a step is a thousandth of the weights."""
+    del network
+    dtype, rate = case.facts["dtype"], case.facts["least_rate"]
+    if dtype is not None:
+        return Policy(_NARROW[dtype])
+    return proposals.learning_rate(rate) if rate > (case.facts["learning_rate"] or math.inf) else None
 
 
 def _times_unmoved(audits: Sequence[Snapshot], index: int) -> int:
@@ -204,4 +225,6 @@ def _warming_up(before: Snapshot | None, now: Snapshot) -> bool:
 
 def _rate_of_unit_step(network: Network, row: Row) -> float:
     """The learning rate whose first step is as large as the weights."""
-    return row.stats.weight_rms / (1.0 if network.adaptive else row.stats.gradient_rms * network.persistence)
+    first = _FIRST_STEPS.get(network.snapshot.optimizer)
+    step = 1.0 if first is None else first(row.stats.gradient_rms)
+    return row.stats.weight_rms / (step * network.persistence)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..flow import Row
-from ..records import Finding, LayerInfo, Severity
+from ..records import LayerInfo, Severity
 from . import proposals
 from .network import Network
-from .thresholds import Thresholds
-from .wording import finding, num, several
+from .rule import Case
+from .wording import num, several
 
 _SCHEMES: dict[str, tuple[float, str]] = {
     "GlorotUniform": (1.0, "fan_avg"),
@@ -25,10 +25,15 @@ _SCHEMES: dict[str, tuple[float, str]] = {
 }
 
 
-def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
+_COUNTS = 1.3
+"""Ratio of the standard deviation to the one that the scheme means with the true fans, from which a layer counts."""
+
+
+def fan_mismatch(network: Network) -> list[Case]:
     """The scheme was given the wrong fans for this layer: depthwise, grouped, transposed convolution, experts.
 
-    Only where the weight has the variance that the wrong fans give: loaded weights have another one.
+    Only where the weight has the variance that the wrong fans give: loaded weights have another one. Layer after layer
+    the ratios multiply: their product is the amount, above 1 whether the weights are too large or too small.
     """
     found: list[tuple[float, Row]] = []
     for row in network.layers:
@@ -37,39 +42,38 @@ def fan_mismatch(network: Network, thresholds: Thresholds) -> list[Finding]:
         if not row.has_kernel or info.gates or network.normalised_after(row):
             continue
         ratio = _fan_ratio(row)
-        if ratio is not None and max(ratio, 1.0 / ratio) >= thresholds.fan_ratio:
+        if ratio is not None and max(ratio, 1.0 / ratio) >= _COUNTS:
             found.append((ratio, row))
-    # Layer after layer the factors multiply; a single stride of two (0.71) does no harm.
-    if not found or abs(sum(math.log(ratio) for ratio, _ in found)) < math.log(thresholds.fan_ratio_together):
+    if not found:
         return []
     ratio, worst = max(found, key=lambda pair: abs(math.log(pair[0])))
     rows = [row for _, row in found]
-    group = list(proposals.alike(network, rows))
-    if worst not in group:
-        group = [worst]
-    assumed = proposals.shape_fans(worst.info.weight_shape)
-    where = several([worst.path, *(row.path for row in rows if row is not worst)])
-    true = f"{num(worst.info.fan_in or 0.0)} and {num(worst.info.fan_out or 0.0)}"
+    change = list(proposals.alike(network, rows))
+    info = worst.info
     return [
-        finding(
-            "fan-mismatch",
-            "warning",
-            worst.path,
-            f"{worst.info.initializer or 'the scheme'} took the fans {num(assumed[0])} and {num(assumed[1])} from the "
-            f"shape of the kernel at {where}; the true ones are {true}, so that the weights are {num(ratio)} times as "
-            "large as intended",
-            observed=worst.stats.weight_rms,
-            expected=worst.stats.weight_rms / ratio,
-            threshold=thresholds.fan_ratio,
-            unit="rms of the weights",
-            layers=[row.path for row in group],
-            affected=[row.path for row in rows],
-            fans_assumed=list(assumed),
-            fans_true=[worst.info.fan_in, worst.info.fan_out],
-            ratio=ratio,
-            remedy=proposals.for_kernels(network, group),
+        Case(
+            amount=math.exp(abs(sum(math.log(ratio) for ratio, _ in found))),
+            layer=worst.path,
+            affected=[worst.path, *(row.path for row in rows if row is not worst)],
+            change=change if worst in change else [worst],
+            facts={
+                "scheme": info.initializer,
+                "fans_assumed": list(proposals.shape_fans(info.weight_shape)),
+                "fans_true": [info.fan_in, info.fan_out],
+                "ratio": ratio,
+            },
         )
     ]
+
+
+def wrong_fans(case: Case) -> str:
+    """The words of `fan_mismatch`."""
+    assumed, true = (" and ".join(num(f or 0.0) for f in case.facts[name]) for name in ("fans_assumed", "fans_true"))
+    return (
+        f"{case.facts['scheme'] or 'the scheme'} took the fans {assumed} from the shape of the kernel at "
+        f"{several(case.affected)}; the true ones are {true}, so that the weights are {num(case.facts['ratio'])} times "
+        "as large as intended"
+    )
 
 
 def _fan_ratio(row: Row) -> float | None:
@@ -144,40 +148,54 @@ def _std(scale: float, mode: str, fans: tuple[float, float]) -> float | None:
     return None if count is None or count <= 0.0 or scale <= 0.0 else math.sqrt(scale / count)
 
 
-def no_gradient(network: Network, thresholds: Thresholds) -> list[Finding]:
-    """A trainable weight that the loss does not reach, or a loss that gives no gradient to any weight."""
-    del thresholds  # exactly zero is exactly zero
+def no_gradient(network: Network) -> list[Case]:
+    """A trainable weight that the loss does not reach, or a loss that gives no gradient to any weight.
+
+    Exactly zero is exactly zero: there is nothing to tune.
+    """
     weighted = [row for row in network.rows if row.info.role in ("layer", "weight") and row.info.weight is not None]
     trained = [row for row in weighted if row.info.trainable]
     if weighted and not trained:
-        message = "no weight is trainable: the whole model is frozen"
-        return [_no_gradient("bad", None, message, weighted, "frozen")]
+        return [_no_gradient("bad", None, weighted, "frozen")]
     fresh = [row for row in weighted if not row.info.trainable and _freshly_drawn(row)]
     found = []
     if fresh:
-        message = (
-            f"the weights of {several([row.path for row in fresh])} are frozen and look untrained "
-            f"(drawn by {fresh[0].info.initializer}): load trained weights, or set trainable = True"
-        )
-        found.append(_no_gradient("warning", fresh[0].path, message, fresh, "frozen at random"))
+        found.append(_no_gradient("warning", fresh[0].path, fresh, "frozen at random"))
     lost = [row for row in trained if not row.info.reached]
     if lost:
-        message = (
-            f"the loss does not reach {several([row.path for row in lost])}: trainable weights that get no gradient"
-        )
         severity: Severity = "bad" if len(lost) == len(trained) else "warning"
-        return [*found, _no_gradient(severity, lost[0].path, message, lost, "disconnected")]
+        return [*found, _no_gradient(severity, lost[0].path, lost, "disconnected")]
     matrices = [row for row in trained if len(row.info.weight_shape) >= 2 and not math.isnan(row.stats.gradient_rms)]
     # A zero-initialised head starves what is below it for one step, and gets a gradient itself: then not all are zero.
     flat = all(row.stats.gradient_rms == 0.0 and not row.stats.gradient_nonfinite > 0.0 for row in matrices)
     if matrices and flat and not network.opening:
-        last = matrices[-1]
-        message = (
-            f"the gradient of every kernel is exactly zero, that of {last.path} included: "
-            "the loss does not change with the outputs"
-        )
-        return [*found, _no_gradient("bad", last.path, message, matrices, "flat")]
+        return [*found, _no_gradient("bad", matrices[-1].path, matrices, "flat")]
     return found
+
+
+def _no_gradient(severity: Severity, layer: str | None, rows: list[Row], reason: str) -> Case:
+    drawn_by = rows[0].info.initializer
+    return Case(
+        amount=0.0,
+        layer=layer,
+        affected=[row.path for row in rows],
+        severity=severity,
+        facts={"reason": reason} | ({"drawn_by": drawn_by} if reason == "frozen at random" else {}),
+    )
+
+
+def unreached(case: Case) -> str:
+    """The words of `no_gradient`."""
+    where = several(case.affected)
+    words = {
+        "frozen": "no weight is trainable: the whole model is frozen",
+        "frozen at random": f"the weights of {where} are frozen and look untrained (drawn by "
+        f"{case.facts.get('drawn_by')}): load trained weights, or set trainable = True",
+        "disconnected": f"the loss does not reach {where}: trainable weights that get no gradient",
+        "flat": f"the gradient of every kernel is exactly zero, that of {case.layer} included: "
+        "the loss does not change with the outputs",
+    }
+    return words[case.facts["reason"]]
 
 
 def _freshly_drawn(row: Row) -> bool:
@@ -197,18 +215,3 @@ def _freshly_drawn(row: Row) -> bool:
     # Of n draws the largest lies within a few parts in n of the edge; five standard errors for the variance.
     near = (1.0 - 10.0 / seen) * edge <= stats.weight_max <= 1.0001 * edge
     return near and math.isclose(stats.weight_rms, std, rel_tol=5.0 / math.sqrt(2.0 * seen) + 0.005)
-
-
-def _no_gradient(severity: Severity, layer: str | None, message: str, rows: list[Row], reason: str) -> Finding:
-    return finding(
-        "no-gradient",
-        severity,
-        layer,
-        message,
-        observed=0.0,
-        expected="a gradient",
-        threshold=0.0,
-        unit="rms of dL/d(weight)",
-        affected=[row.path for row in rows],
-        reason=reason,
-    )

@@ -1,15 +1,12 @@
-"""How findings are put together: the names of layers in a sentence, and one shape of evidence."""
+"""How the words of a finding are put together: the names of layers in a sentence, and what their weights came from."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from ..flow import Row
 from ..numerals import count as plural
 from ..numerals import num, percent
-from ..records import Finding, Severity
-from ..records.remedies import Reinitialize, Remedy, SetBias
 
 
 def several(paths: Sequence[str]) -> str:
@@ -17,37 +14,20 @@ def several(paths: Sequence[str]) -> str:
     return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
 
-def finding(
-    rule: str,
-    severity: Severity,
-    layer: str | None,
-    message: str,
-    *,
-    observed: Any,
-    expected: Any,
-    threshold: Any,
-    unit: str,
-    layers: Sequence[str] = (),
-    affected: Sequence[str] = (),
-    remedy: Remedy | None = None,
-    **more: Any,
-) -> Finding:
-    """A finding whose evidence has the fields that every finding has.
-
-    `layers` are those that the remedy changes, `affected` those that the fault touches (`layers` where not given).
-    """
-    if isinstance(remedy, Reinitialize | SetBias):
-        remedy = dataclasses.replace(remedy, layers=tuple(layers))
-    evidence = {
-        "observed": observed,
-        "expected": expected,
-        "threshold": threshold,
-        "unit": unit,
-        "layers": list(layers),
-        "affected": list(affected or layers or ([layer] if layer else [])),
-        **more,
-    }
-    return Finding(rule, severity, layer, message, evidence).with_remedy(remedy)
+def drawn(rows: Sequence[Row]) -> str:
+    """What several kernels were drawn by, as `; all 36 kernels are drawn by RandomNormal(stddev=1)`; else nothing."""
+    starts = {(row.info.initializer, _arguments(row)) for row in rows}
+    if len(rows) < 3 or len(starts) > 1:
+        return ""
+    name, arguments = next(iter(starts))
+    return "" if name is None else f"; all {len(rows)} kernels are drawn by {name}{arguments}"
 
 
-__all__ = ["finding", "num", "percent", "plural", "several"]
+def _arguments(row: Row) -> str:
+    """The size that an initializer was given, where it was given one."""
+    given = ((name, row.info.initializer_config.get(name)) for name in ("stddev", "maxval", "value", "scale", "gain"))
+    sizes = ", ".join(f"{name}={num(v)}" for name, v in given if isinstance(v, int | float))
+    return f"({sizes})" if sizes else ""
+
+
+__all__ = ["drawn", "num", "percent", "plural", "several"]
