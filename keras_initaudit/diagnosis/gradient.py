@@ -8,6 +8,7 @@ from ..flow import Row
 from . import proposals
 from .network import Network
 from .rule import Case
+from .scale import LEAST_DRIFT
 from .wording import drawn, num, plural
 
 _NORMALISED = 2.0
@@ -36,23 +37,24 @@ def vanishing_gradient(network: Network) -> list[Case]:
     if not candidates:
         return []
     decades, i = min(candidates, key=lambda pair: (pair[0], levels[pair[1]][0]))
-    return [_case(network, network.rows[i], levels[i][1], -decades, -1.0)] if decades < 0.0 else []
+    return [_case(network, network.rows[i], levels[i][1], -decades, -1.0)] if -decades >= LEAST_DRIFT else []
 
 
 def exploding_gradient(network: Network) -> list[Case]:
     """dL/d(activation) that grows on its way back."""
     normalising = [row.index for row in network.layers if row.normalises]
     points = {row.index for row in network.junctions}
+    levels = network.gradient_levels()
     growing = [
         (decades / damping, i, damping)
-        for i, (decades, end) in network.gradient_levels().items()
-        if i in points and decades > 0.0
+        for i, (decades, end) in levels.items()
+        if i in points and decades >= LEAST_DRIFT
         for damping in [_NORMALISED if _between(network, i, end, normalising) else 1.0]
     ]
     if not growing:
         return []
     amount, i, damping = max(growing, key=lambda item: item[0])
-    return [_case(network, network.rows[i], network.gradient_levels()[i][1], amount * damping, 1.0, damping)]
+    return [_case(network, network.rows[i], levels[i][1], amount * damping, 1.0, damping)]
 
 
 def _between(network: Network, early: int, late: Row, normalising: list[int]) -> bool:

@@ -16,6 +16,8 @@ USUAL = (1e-3, 10.0)
 """The rms of data of a usual scale: a one-hot code of 50 000 words has 0.0045, digits in [0, 16] have about 8, raw
 pixels about 140."""
 
+LEAST_DRIFT = 0.5
+"""Decades of signal or gradient below which nothing else is measured: layers halve and double them by chance."""
 _GATED_LOSS = 0.5
 """Decades that any gated recurrent layer takes off: two gates at one half and a tanh. An LSTM as Keras ships it
 passes on 0.3 of a unit signal, a GRU 0.4."""

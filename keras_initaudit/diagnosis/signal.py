@@ -13,11 +13,13 @@ from ..records.remedies import Remedy
 from . import proposals
 from .network import Network
 from .rule import Case
-from .scale import Drift, drifts
+from .scale import LEAST_DRIFT, Drift, drifts
 from .wording import drawn, num, plural
 
 _NO_SPREAD = 1e-3
 """Standard deviation across samples over the rms, below which the samples of the batch are one and the same."""
+_SPREAD = 0.1
+"""What a deep healthy network keeps of it: from there on nothing else is measured."""
 
 
 def vanishing_signal(network: Network) -> list[Case]:
@@ -38,7 +40,10 @@ def _signal(network: Network, sign: float) -> list[Case]:
     candidates = [
         (sign * found[i].decades, row)
         for i, row in points.items()
-        if i in found and i not in heads and (row in network.junctions or not network.normalised_after(row))
+        if i in found
+        and sign * found[i].decades >= LEAST_DRIFT
+        and i not in heads
+        and (row in network.junctions or not network.normalised_after(row))
     ]
     if sign < 0:
         # The largest first: whether a skip connection bypasses a row takes long to say.
@@ -48,8 +53,6 @@ def _signal(network: Network, sign: float) -> list[Case]:
     if not candidates:
         return []
     decades, worst = max(candidates, key=lambda pair: pair[0])
-    if decades <= 0.0:
-        return []
     drift = found[worst.index]
     kernels = _segment(network, worst, drift.reference)
     single = _main_step(network, kernels, found, sign)
@@ -153,9 +156,9 @@ def collapsed_samples(network: Network) -> list[Case]:
         for row in network.last_hidden
         if math.isfinite(row.stats.activation_spread) and row.stats.activation_rms > 0.0
     ]
-    if not spreads:
+    spread, row = max(spreads, key=lambda pair: pair[0], default=(math.inf, None))
+    if row is None or spread > _SPREAD:
         return []
-    spread, row = max(spreads, key=lambda pair: pair[0])
     kernels = list(network.through(row))
     return [
         Case(

@@ -100,7 +100,7 @@ def new_kernels_and_biases(network: Network, case: Case) -> Remedy | None:
 
 def dead_units(network: Network) -> list[Case]:
     """Units that are zero for every sample: no gradient passes them. The amount is their share of a layer."""
-    known = [r for r in network.layers if r.stats.activation_dead > 0.0 and _can_die(r) and _fed(network, r)]
+    known = [r for r in network.layers if r.stats.activation_dead >= _FEW and _can_die(r) and _fed(network, r)]
     if not known:
         return []
     worst = max(known, key=lambda row: (row.stats.activation_dead, -row.index))
@@ -118,6 +118,8 @@ def dead_units(network: Network) -> list[Case]:
     ]
 
 
+_FEW = 0.1
+"""Share of units, of values or of the entropy below which nothing else is measured."""
 _AS_MUCH = 0.5
 """Share of what the worst row has, from which other rows are named beside it."""
 
@@ -161,7 +163,7 @@ def saturated_units(network: Network) -> list[Case]:
     known = [
         (row.stats.activation_saturated, row)
         for row in network.rows
-        if row.stats.activation_saturated > 0.0
+        if row.stats.activation_saturated >= _FEW
         and row.info.role in ("layer", "gates")
         # One half of the pre-activations of a ReLU belongs on its flat end; dead-units says when all do.
         and not (row.info.activation or "").startswith("relu")
@@ -175,7 +177,7 @@ def attention_entropy(network: Network) -> list[Case]:
     known = [
         (1.0 - row.stats.attention_entropy, row)
         for row in network.rows
-        if row.stats.attention_entropy < 1.0 and not _gives_answers(network, row)
+        if row.stats.attention_entropy <= 1.0 - _FEW and not _gives_answers(network, row)
     ]
     return [dataclasses.replace(case, amount=1.0 - case.amount) for case in _saturated(network, known)]
 
