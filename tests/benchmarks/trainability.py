@@ -9,7 +9,8 @@ in a row of its own. Networks that do not learn from the recommended start eithe
     python tests/benchmarks/trainability.py report study.jsonl.gz [--half report|choose|all] [--map]
 
 `run` goes on where an earlier one stopped, and several parts can run at the same time, each with its own file. `report`
-prints recall, false alarms and area under the curve, overall and by family, and the boundary of depth against scale.
+prints recall and false alarms, with the trial and by the limits alone, overall and by family, how many good starts are
+tried, and the boundary of depth against scale.
 The architectures stand in random order. Thresholds are chosen on the first of them, and what the package claims is what
 it reaches on the rest, on which none was chosen.
 """
@@ -17,7 +18,6 @@ it reaches on the rest, on which none was chosen.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import gzip
 import hashlib
@@ -27,7 +27,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.records import Finding, Snapshot, dumps, snapshot_from_json
+from keras_initaudit.records import Finding, Snapshot, Trial, dumps, snapshot_from_json, trial_from_json, verdict_of
 
 STEPS, BATCH, CLASSES = 300, 64, 10
 CHANCE = 1.0 / CLASSES
@@ -77,36 +77,58 @@ def _chosen() -> frozenset[str]:
 def architectures(small: bool) -> list[Architecture]:
     """The architectures, in an order in which any beginning is a fair sample of the whole."""
     generator = np.random.default_rng(7)
-    activations = ["relu", "tanh", "sigmoid", "gelu", "selu", "silu", "elu", "leaky_relu"]
-    weights = [0.3, 0.2, 0.13, 0.12, 0.07, 0.06, 0.06, 0.06]
     found: dict[str, Architecture] = {}
     while len(found) < (16 if small else 720):
-        family = str(generator.choice(["dense", "conv", "recurrent", "attention"], p=[0.76, 0.06, 0.1, 0.08]))
-        activation = str(generator.choice(activations, p=weights))
-        optimizer = str(generator.choice(["adam", "sgd"], p=[0.6, 0.4]))
-        norm = str(generator.choice(["none", "batch", "layer"], p=[0.7, 0.15, 0.15]))
-        residual = bool(generator.random() < 0.2)
-        depths = {
-            "dense": [2, 4, 6, 8, 12, 16, 24, 32, 48, 64],
-            "conv": [2, 4],
-            "recurrent": [1, 2, 3],
-            "attention": [1, 2],
-        }
-        depth = int(generator.choice(depths[family]))
-        width = int(generator.choice([16, 32, 64, 128]))
-        if small:
-            depth, width = min(depth, 12), min(width, 32)
-        if family == "conv":
-            width = min(width, 16)  # a step of a wide one takes 50 ms
-        if depth > 16:
-            width = min(width, 64)
-        if family == "recurrent":
-            activation, norm, residual = str(generator.choice(["lstm", "gru", "rnn"])), "none", False
-        if family == "attention":
-            width, norm, residual = 32, str(generator.choice(["none", "layer"])), True
-        one = Architecture(family, depth, width, activation, norm, residual, optimizer)
+        one = _drawn(generator, [0.76, 0.06, 0.1, 0.08], _DEPTHS, [32], small)
+        found.setdefault(one.key, one)
+    # Of three families too few starts are bad for a figure of their own; they are drawn last, so that the others stay.
+    while len(found) < (16 if small else 960):
+        one = _drawn(generator, [0.0, 0.4, 0.25, 0.35], _MORE_DEPTHS, [16, 32, 64], small)
         found.setdefault(one.key, one)
     return list(found.values())
+
+
+_ACTIVATIONS = {
+    "relu": 0.3,
+    "tanh": 0.2,
+    "sigmoid": 0.13,
+    "gelu": 0.12,
+    "selu": 0.07,
+    "silu": 0.06,
+    "elu": 0.06,
+    "leaky_relu": 0.06,
+}
+_DEPTHS = {"dense": [2, 4, 6, 8, 12, 16, 24, 32, 48, 64], "conv": [2, 4], "recurrent": [1, 2, 3], "attention": [1, 2]}
+_MORE_DEPTHS = {"conv": [2, 3, 4, 6, 8], "recurrent": [1, 2, 3, 4], "attention": [1, 2, 3, 4]}
+
+
+def _drawn(
+    generator: np.random.Generator,
+    families: list[float],
+    depths: dict[str, list[int]],
+    attention_widths: list[int],
+    small: bool,
+) -> Architecture:
+    """One architecture at random; `families` are the shares of dense, convolutional, recurrent and attention ones."""
+    family = str(generator.choice(["dense", "conv", "recurrent", "attention"], p=families))
+    activation = str(generator.choice(list(_ACTIVATIONS), p=list(_ACTIVATIONS.values())))
+    optimizer = str(generator.choice(["adam", "sgd"], p=[0.6, 0.4]))
+    norm = str(generator.choice(["none", "batch", "layer"], p=[0.7, 0.15, 0.15]))
+    residual = bool(generator.random() < 0.2)
+    depth = int(generator.choice(depths[family]))
+    width = int(generator.choice([16, 32, 64, 128]))
+    if small:
+        depth, width = min(depth, 12), min(width, 32)
+    if family == "conv":
+        width = min(width, 16)  # a step of a wide one takes 50 ms
+    if depth > 16:
+        width = min(width, 64)
+    if family == "recurrent":
+        activation, norm, residual = str(generator.choice(["lstm", "gru", "rnn"])), "none", False
+    if family == "attention":
+        norm, residual = str(generator.choice(["none", "layer"])), True
+        width = attention_widths[0] if len(attention_widths) == 1 else int(generator.choice(attention_widths))
+    return Architecture(family, depth, width, activation, norm, residual, optimizer)
 
 
 def build(a: Architecture) -> Any:
@@ -279,7 +301,9 @@ def outcomes(a: Architecture, starts: list[Start], x: Any, y: Any) -> Iterator[d
     """Audits and trains the network from each start; the recommended start comes first, with two seeds."""
     import tensorflow as tf
 
+    from keras_initaudit.auditing import judge
     from keras_initaudit.observe.batch import first_batch, first_samples
+    from keras_initaudit.observe.engines import FirstCall
     from keras_initaudit.observe.probe import Probe
 
     model = build(a)
@@ -313,10 +337,21 @@ def outcomes(a: Architecture, starts: list[Start], x: Any, y: Any) -> Iterator[d
         xs.assign(start.inputs * x)
         probe.batch = first_samples(first_batch(start.inputs * x, y, None, size=32), 32)
         snapshot = probe.measure(0)
+        since = time.monotonic()
+        call = FirstCall(first_batch(start.inputs * x, y, None, size=BATCH), False, None, None)
+        trials = judge(probe, [snapshot], Thresholds(), call=call).trials
+        seconds = time.monotonic() - since
         index = np.stack([generator.permutation(len(x))[:BATCH] for _ in range(STEPS)])
         train(tf.constant(index))
         accuracy = _accuracy_in_training_mode(model, start.inputs * x, y) if a.norm == "batch" else float(evaluate())
-        yield {"architecture": asdict(a), "start": asdict(start), "accuracy": accuracy, "snapshot": snapshot}
+        yield {
+            "architecture": asdict(a),
+            "start": asdict(start),
+            "accuracy": accuracy,
+            "snapshot": snapshot,
+            "trials": trials,
+            "seconds": seconds,
+        }
 
 
 def _accuracy_in_training_mode(model: Any, x: Any, y: Any) -> float:
@@ -367,6 +402,9 @@ class Judged:
     architecture: Architecture
     start: Start
     snapshot: Snapshot
+    trials: tuple[Trial, ...]
+    seconds: float
+    """What diagnosis and trial took, in seconds."""
     accuracy: float
     reference: float
 
@@ -394,55 +432,9 @@ def judged(paths: list[Path], half: str = "all") -> list[Judged]:
         if min(recommended) < LEARNS or half not in ("all", a.half):
             continue
         for r in records:
-            snapshot = snapshot_from_json(r["snapshot"])
-            found.append(Judged(a, Start(**r["start"]), snapshot, r["accuracy"], reference))
+            snapshot, trials = snapshot_from_json(r["snapshot"]), tuple(map(trial_from_json, r["trials"]))
+            found.append(Judged(a, Start(**r["start"]), snapshot, trials, r["seconds"], r["accuracy"], reference))
     return found
-
-
-_TIGHTENED: tuple[tuple[tuple[str, ...], Callable[[float, float], float]], ...] = (
-    (
-        (
-            *("signal_loss", "signal_growth", "gradient_loss", "gradient_growth", "creeping_loss"),
-            *("narrow_bad", "torn_bad", "torn_branch_bad", "normalised_steps_bad"),
-        ),
-        lambda limit, t: limit * t,
-    ),
-    (("dead", "saturated"), lambda limit, t: limit ** (1.0 / t)),
-    (("spread", "entropy", "loss", "input_high", "input_low"), lambda limit, t: limit**t),
-    (("first_step_bad", "input_step_bad"), lambda limit, t: limit + math.log10(t)),
-    (("pace_low", "kernel_pace_low", "gradient_floor"), lambda limit, t: limit - math.log10(t)),
-)
-"""How each limit moves; a name stands for itself, or for its warning and bad."""
-
-
-def tightened(thresholds: Thresholds, t: float) -> Thresholds:
-    """Limits that are `t` times as hard to break; 1 leaves them as they are."""
-    fields = {f.name for f in dataclasses.fields(thresholds)}
-    changes: dict[str, float] = {}
-    for names, move in _TIGHTENED:
-        for name in names:
-            for field in fields & {name, f"{name}_warning", f"{name}_bad"}:
-                changes[field] = move(getattr(thresholds, field), t)
-    return dataclasses.replace(thresholds, **changes)
-
-
-def verdict(snapshot: Snapshot, thresholds: Thresholds) -> bool:
-    return any(f.severity == "bad" for f in diagnose([snapshot], thresholds))
-
-
-def score(snapshot: Snapshot, thresholds: Thresholds) -> float:
-    """How far the limits can be moved until the verdict turns: the larger, the worse the start."""
-    levels = [0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.15, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0]
-    return max([0.0, *(t for t in levels if verdict(snapshot, tightened(thresholds, t)))])
-
-
-def area(scores: list[float], truth: list[bool]) -> float:
-    """Area under the receiver operating characteristic: the chance that a bad start scores above a good one."""
-    bad = np.array([s for s, t in zip(scores, truth, strict=True) if t])
-    good = np.array([s for s, t in zip(scores, truth, strict=True) if not t])
-    if not len(bad) or not len(good):
-        return math.nan
-    return float(np.mean((bad[:, None] > good[None]) + 0.5 * (bad[:, None] == good[None])))
 
 
 @dataclass(frozen=True)
@@ -451,11 +443,25 @@ class Marked:
 
     network: Judged
     called_bad: bool
-    score: float
+    by_limits: bool
+    """Whether it would be called bad without a trial."""
+
+    @property
+    def tried(self) -> bool:
+        """Whether anything was seen that was worth a trial."""
+        return bool(self.network.trials)
 
 
 def marked(networks: list[Judged], thresholds: Thresholds) -> list[Marked]:
-    return [Marked(n, verdict(n.snapshot, thresholds), score(n.snapshot, thresholds)) for n in networks]
+    def bad(snapshot: Snapshot, trials: tuple[Trial, ...]) -> bool:
+        return verdict_of(diagnose([snapshot], thresholds, trials)) == "bad"
+
+    return [Marked(n, bad(n.snapshot, n.trials), bad(n.snapshot, ())) for n in networks]
+
+
+def share(marks: Iterable[bool]) -> float:
+    found = list(marks)
+    return sum(found) / len(found) if found else math.nan
 
 
 def summary(marks: list[Marked]) -> dict[str, float]:
@@ -464,10 +470,23 @@ def summary(marks: list[Marked]) -> dict[str, float]:
     for truth in ("bad", "slow", "good"):
         kind = [m for m in marks if m.network.truth == truth]
         found[truth] = len(kind)
-        found[f"{truth} called bad"] = sum(m.called_bad for m in kind) / len(kind) if kind else math.nan
-    clear = [m for m in marks if m.network.truth != "slow"]
-    found["AUC"] = area([m.score for m in clear], [m.network.truth == "bad" for m in clear])
+        found[f"{truth} called bad"] = share(m.called_bad for m in kind)
+        found[f"{truth} by limits"] = share(m.by_limits for m in kind)
+        found[f"{truth} tried"] = share(m.tried for m in kind)
     return found
+
+
+def trials_report(marks: list[Marked]) -> None:
+    """Prints what trials said of each kind, and what they took."""
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    for m in marks:
+        for trial in m.network.trials:
+            outcomes[m.network.truth][trial.outcome or f"not run: {(trial.reason or '')[:60]}"] += 1
+    for truth, counts in sorted(outcomes.items()):
+        print(f"trials of {truth} starts: " + ", ".join(f"{count} {what}" for what, count in counts.most_common()))
+    seconds = [m.network.seconds for m in marks if m.tried and m.network.truth == "good"]
+    if seconds:
+        print(f"a trial of a good start takes {float(np.median(seconds)):.1f} s (median), {max(seconds):.1f} s at most")
 
 
 def report(marks: list[Marked], thresholds: Thresholds, details: bool) -> None:
@@ -485,25 +504,28 @@ def report(marks: list[Marked], thresholds: Thresholds, details: bool) -> None:
         for m in marks:
             groups[key(m.network)].append(m)
         rows += [(f"{name} {value}", group) for value, group in sorted(groups.items())]
-    print(f"{'':26s}  bad  good  slow   recall  false alarms  slow called bad    AUC")
+    print(f"{'':26s}  bad  good  slow   recall  false alarms  slow called bad  | limits: recall  alarms  | good tried")
     for name, group in rows:
         s = summary(group)
         counts = f"{s['bad']:5.0f} {s['good']:5.0f} {s['slow']:5.0f}"
         figures = (
-            f"{s['bad called bad']:8.3f} {s['good called bad']:13.3f} {s['slow called bad']:16.3f} {s['AUC']:6.3f}"
+            f"{s['bad called bad']:8.3f} {s['good called bad']:13.3f} {s['slow called bad']:16.3f}  | "
+            f"{s['bad by limits']:14.3f} {s['good by limits']:7.3f}  | {s['good tried']:10.3f}"
         )
         print(f"{name:25s} {counts} {figures}")
     middle = [(m.network.way < 0.5, m.called_bad) for m in marks]
     recall = sum(b and said for b, said in middle) / max(1, sum(b for b, _ in middle))
     alarms = sum(said and not b for b, said in middle) / max(1, sum(not b for b, _ in middle))
     print(f"with the slow ones parted in the middle: recall {recall:.3f}, false alarms {alarms:.3f}")
+    trials_report(marks)
     if details:
         for m in marks:
             n, said = m.network, m.called_bad
-            findings = diagnose([n.snapshot], thresholds)
+            findings = diagnose([n.snapshot], thresholds, n.trials)
             if n.truth in (("good", "slow") if said else ("bad",)):
                 what = "MISS " if not said else "ALARM" if n.truth == "good" else "slow "
                 told = "; ".join(f"{f.severity} {f.rule}: {f.message} {_consequences(f)}" for f in findings)
+                told = f"{[t.outcome or t.reason for t in n.trials]} {told}"
                 print(what, f"{n.accuracy:.2f}/{n.reference:.2f}", _short(n), "|", told[:300])
 
 
