@@ -7,8 +7,8 @@ other thresholds, without Keras.
 
 from __future__ import annotations
 
-from .causes import diagnose, seen_by
+from .causes import diagnose
 from .rules import RULES, Rule
 from .thresholds import Thresholds
 
-__all__ = ["RULES", "Rule", "Thresholds", "diagnose", "seen_by"]
+__all__ = ["RULES", "Rule", "Thresholds", "diagnose"]

@@ -60,18 +60,12 @@ def diagnose(
         return ()
     first = snapshots[0]
     network = Network(first)
-    found = judge(_explain(network, [f for rule in RULES for f in rule.find(network, limits)]), trials)
+    found = judge(_explain(network, [f for rule in RULES for f in rule.find(network, limits)]), trials, first.step)
     for i in range(1, len(snapshots)):
         for new in judge(_news(snapshots[: i + 1], limits), trials):
             found = _added(found, new)
     referenced = [dataclasses.replace(f, reference=BY_SLUG[f.rule].reference) for f in found]
     return tuple(sorted(referenced, key=lambda f: (rank(f), f.evidence.get("step", 0), RANK[f.rule])))
-
-
-def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
-    """What one rule finds in a snapshot, also where another finding explains it in `diagnose`."""
-    limits = thresholds if thresholds is not None else Thresholds()
-    return BY_SLUG[rule].find(Network(snapshot), limits) if rule in BY_SLUG else []
 
 
 def _explain(network: Network, findings: list[Finding]) -> list[Finding]:
