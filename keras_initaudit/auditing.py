@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,12 +10,15 @@ import keras
 from .diagnosis import Thresholds, diagnose
 from .diagnosis.ignoring import checked_ignore, split
 from .observe.batch import first_batch, fixed_batch_size, unpack
-from .observe.engines import require
+from .observe.engines import FirstCall, require
 from .observe.keras2 import refuse_keras_2
 from .observe.probe import Probe, updates_made
-from .records import Finding, Snapshot
-from .remedies.proving import prove
+from .records import Finding, Snapshot, Trial
+from .remedies.trying import tried
 from .report import Report
+
+_BATCH = 32
+"""Samples of an update where `fit` is not told how many."""
 
 
 def audit(
@@ -27,6 +30,7 @@ def audit(
     probe_size: int = 32,
     thresholds: Thresholds | None = None,
     ignore: Sequence[str] = (),
+    trial: int | None = None,
 ) -> Report:
     """Audits a model as it is now, by one step of training on one batch; nothing is changed.
 
@@ -39,13 +43,17 @@ def audit(
         thresholds: Limits of the rules; None for the defaults.
         ignore: Findings to accept: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
             The verdict does not count them; the report lists them.
+        trial: Where something is found, the model is trained for some updates, as it is and with the remedies, and put
+            back: the most updates that one of these runs may make. None for what fits into half a minute, 0 for no
+            trial.
 
     Returns:
-        The report, with the remedies that were proven on this model and batch.
+        The report. What was tried on this model and batch is in its `trials`, and decides how bad its findings are.
 
     Raises:
-        TypeError: `model` is not a Keras model, or `probe_size`, `thresholds` or `ignore` is of the wrong type.
-        ValueError: `model` is not compiled, `probe_size` is not positive, `ignore` names no rule, or there is no data.
+        TypeError: `model` is not a Keras model, or another argument is of the wrong type.
+        ValueError: `model` is not compiled, `probe_size` is not positive, `trial` is negative, `ignore` names no rule,
+            or there is no data.
         RuntimeError: Keras runs on another backend than TensorFlow.
 
     Example:
@@ -60,6 +68,7 @@ def audit(
     size = checked_probe_size(probe_size)
     limits = checked_thresholds(thresholds)
     meant = checked_ignore(ignore)
+    most = checked_trial(trial)
     refuse_keras_2(model)
     if not callable(getattr(model, "train_step", None)):
         raise TypeError(f"model must be a keras.Model, got {type(model).__name__}")
@@ -68,7 +77,7 @@ def audit(
             "model is not compiled: an audit runs a training step, and needs its loss; "
             "call model.compile(optimizer, loss) first"
         )
-    batch = first_batch(x, y, sample_weight, size=max(size, fixed_batch_size(model) or 0))
+    batch = first_batch(x, y, sample_weight, size=fixed_batch_size(model) or max(size, _BATCH))
     if batch is None:
         raise ValueError("x holds no batch: an audit needs at least one sample")
     if unpack(batch)[1] is None and _needs_targets(model):
@@ -77,7 +86,8 @@ def audit(
             "give them as audit(model, x, y)"
         )
     probe = Probe(model, batch, size=size, histograms=False)
-    return judge(probe, [probe.measure(updates_made(model))], limits, meant)
+    call = FirstCall(batch, False, None, None)
+    return judge(probe, [probe.measure(updates_made(model))], limits, meant, call=call, most=most)
 
 
 def _needs_targets(model: Any) -> bool:
@@ -92,15 +102,41 @@ def judge(
     thresholds: Thresholds,
     ignore: Sequence[str] = (),
     known: Sequence[Finding] = (),
+    trials: Sequence[Trial] = (),
+    *,
+    call: FirstCall,
+    most: int | None = None,
+    speak: Callable[[], object] | None = None,
 ) -> Report:
-    """The report of the last of `snapshots`; it tries the remedies of findings neither ignored nor `known` yet."""
-    findings, ignored = split(diagnose(snapshots, thresholds), ignore)
-    proven = {identity(finding): finding for finding in known}
-    with probe.randomness_kept():  # creating an initializer draws a seed, even where one is given
-        new = [finding for finding in findings if identity(finding) not in proven]
-        proven |= zip(map(identity, new), prove(new, probe, thresholds), strict=True)
-    counted = tuple(f.with_remedy(proven[identity(f)].action, proven[identity(f)].proof) for f in findings)
-    return Report(snapshots[-1], counted, ignored)
+    """The report of the last of `snapshots`.
+
+    What is found at the first audit is tried, and later a learning rate, once. What came of a remedy stays.
+
+    Args:
+        probe: After the last of the snapshots.
+        snapshots: Those of one model, the first one first.
+        thresholds: Limits of the rules.
+        ignore: Findings that are meant.
+        known: What was found at earlier audits.
+        trials: What was tried at earlier audits.
+        call: What the updates of a trial are made with.
+        most: The most updates that one run of a trial may make; None for the default, 0 for no trial.
+        speak: Called once, where a trial takes longer than two seconds.
+    """
+    first, later = snapshots[0].step, len(snapshots) > 1
+    remedies = {f.key: f for f in known}
+    findings, ignored = split(diagnose(snapshots, thresholds, trials), ignore)
+    if not later or not any(trial.step > first for trial in trials):
+        new = [f for f in findings if f.key not in remedies]
+        step = snapshots[-1].step
+        trial, changed = tried(new, probe, call, fresh=first == 0, step=step, later=later, most=most, speak=speak)
+        remedies |= {f.key: f for f in changed}
+        if trial is not None:
+            trials = (*trials, trial)
+            findings, ignored = split(diagnose(snapshots, thresholds, trials), ignore)
+    tried_as = [remedies.get(f.key, f) for f in findings]
+    counted = tuple(f.with_remedy(r.action, r.proof) for f, r in zip(findings, tried_as, strict=True))
+    return Report(snapshots[-1], counted, ignored, tuple(trials))
 
 
 def identity(finding: Finding) -> tuple[str, str | None, str]:
@@ -124,3 +160,13 @@ def checked_thresholds(thresholds: Any) -> Thresholds:
     if not isinstance(thresholds, Thresholds):
         raise TypeError(f"thresholds must be a keras_initaudit.Thresholds or None, got {type(thresholds).__name__}")
     return thresholds
+
+
+def checked_trial(trial: Any) -> int | None:
+    """`trial`, a number of updates or None."""
+    allowed = "the most updates that one run of a trial may make, 0 for no trial, or None for the default"
+    if trial is not None and (isinstance(trial, bool) or not isinstance(trial, int)):
+        raise TypeError(f"trial must be an integer, {allowed}; got {trial!r}")
+    if trial is not None and trial < 0:
+        raise ValueError(f"trial must be {allowed}; got {trial}")
+    return trial

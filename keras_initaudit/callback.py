@@ -12,7 +12,7 @@ import datetime
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,18 +22,18 @@ from . import auditing
 from .diagnosis import Thresholds
 from .diagnosis.ignoring import checked_ignore
 from .observe.batch import first_batch, fixed_batch_size
-from .observe.engines import engine, require
+from .observe.engines import FirstCall, engine, require
 from .observe.engines.undocumented import OutOfBatches, compiled_with, updates_per_call, without_fit
 from .observe.keras2 import keras_2_sentence
 from .observe.probe import Probe, updates_made
 from .records import Finding, Snapshot
 from .report import BadInitializationError as BadInitializationError
 from .report import Report
+from .schedules import checked_schedule, default_schedule, is_due
 from .tensorboard.summary import Writer
 
 Reaction = Literal["warn", "raise", "stop", "silent"]
 _REACTIONS = ("warn", "raise", "stop", "silent")
-_DENSE = (1, 2, 5)
 _KEPT_SNAPSHOTS = 8
 
 
@@ -61,6 +61,10 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         verbose: 0 prints nothing, 1 the first verdict and later news, 2 every report.
         ignore: Findings that are meant: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
             They cost no verdict and are no news; the report lists them.
+        trial: Where something is found, the start is tried before the first update: some updates are made on the first
+            training batch, as it is and with the remedies, and put back; and once more where the learning rate is
+            found to be wrong later. The most updates that one of these runs may make; None for what fits into half a
+            minute, 0 for no trial.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -96,11 +100,12 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         thresholds: Thresholds | None = None,
         verbose: int = 1,
         ignore: Iterable[str] = (),
+        trial: int | None = None,
     ) -> None:
         super().__init__()
         require("InitAudit")
         self.log_dir = _checked_log_dir(log_dir)
-        self.schedule = _checked_schedule(schedule)
+        self.schedule = checked_schedule(schedule)
         self.probe_size = auditing.checked_probe_size(probe_size)
         if not isinstance(histograms, bool):
             raise TypeError(f"histograms must be True or False, got {histograms!r}")
@@ -118,6 +123,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         self.thresholds = thresholds
         self.verbose = verbose
         self.ignore = checked_ignore(ignore)
+        self.trial = auditing.checked_trial(trial)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -125,6 +131,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         self.reports: list[Report] = []
         self.findings: list[Finding] = []
         self.snapshots: list[Snapshot] = []
+        self._call: FirstCall | None = None
         self._probe: Probe | None = None
         self._compiled: tuple[Any, ...] = ()
         self._is_due: Callable[[int], bool] = default_schedule
@@ -134,7 +141,6 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         self._unwritable = False
         self._step = 0
         self._failed = False
-        self._data_runs_python = False
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in without_fit(vars(self)).items() if name not in _OF_A_FIT}
@@ -175,7 +181,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             # Compiled again: the kept trace holds the old loss and optimizer.
             self._guarded(self._new_probe, self._probe.batch)
         self._compiled = compiled
-        self._is_due = _is_due(self.schedule)
+        self._is_due = is_due(self.schedule)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Stands in for the train function at the first batch; remembers the weights before an audited one."""
@@ -207,16 +213,18 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         del logs
         self._put_back()
         self._close_log()
+        if self._call is not None:  # the next one has functions of its own
+            self._call = self._call._replace(train=None, iterator=None)
 
     # What they do
 
     def _due_after_next(self) -> bool:
         return any(self._is_due(self._step + i + 1) for i in range(updates_per_call(self.model)))
 
-    def _begin(self, batch: Any, runs_python: bool) -> None:
+    def _begin(self, call: FirstCall) -> None:
         """The first audit, on the first batch."""
-        self._data_runs_python = runs_python
-        self._look(self._first_measured, batch)
+        self._call = call
+        self._look(self._first_measured, call.batch)
 
     def _first_measured(self, batch: Any) -> Snapshot | None:
         if self.data is not None:
@@ -234,12 +242,13 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         return measured
 
     def _new_probe(self, batch: Any) -> None:
+        assert self._call is not None
         self._probe = Probe(
             self.model,
             batch,
             size=self.probe_size,
             histograms=self.histograms,
-            data_runs_python=self._data_runs_python,
+            data_runs_python=self._call.runs_python,
         )
 
     def _measured(self, updates: int = 1) -> Snapshot:
@@ -258,12 +267,23 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     def _judged(self, measured: Snapshot) -> tuple[Report, list[Finding]]:
         """The report, and what is news in it."""
         assert self._probe is not None
+        assert self._call is not None
         # Histograms are for the log: kept, they would be the larger part of what a long fit gathers.
         snapshot = dataclasses.replace(measured, histograms={})
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
         self.snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
         limits = auditing.checked_thresholds(self.thresholds)
-        report = auditing.judge(self._probe, self.snapshots, limits, self.ignore, known=self.findings)
+        report = auditing.judge(
+            self._probe,
+            self.snapshots,
+            limits,
+            self.ignore,
+            self.findings,
+            self.reports[-1].trials if self.reports else (),
+            call=self._call,
+            most=self.trial,
+            speak=self._speak,
+        )
         known = {auditing.identity(finding) for finding in self.findings}
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
@@ -273,6 +293,11 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     def _show(self, measured: Snapshot, report: Report, news: list[Finding]) -> None:
         self._write(measured, report)
         self._tell(report, news)
+
+    def _speak(self) -> None:
+        """Says what takes so long."""
+        if self.on_finding != "silent" and self.verbose:
+            print("InitAudit tries the start with and without the remedy, and puts everything back ...", flush=True)
 
     def _write(self, snapshot: Snapshot, report: Report) -> None:
         if self.log_dir is False or self._unwritable:
@@ -327,7 +352,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
 
 
 _OF_A_FIT = (
-    *("_probe", "_compiled", "_is_due", "_put_back"),
+    *("_call", "_probe", "_compiled", "_is_due", "_put_back"),
     *("_writer", "_folder", "_unwritable", "_step", "_failed"),
 )
 """Attributes that belong to a `fit` and its model: a copy has none of them."""
@@ -335,44 +360,6 @@ _OF_A_FIT = (
 
 def _same(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
-
-
-def default_schedule(step: int) -> bool:
-    """0, 1, 2, 5, 10, 20, 50, 100, ...: dense where an initialization shows, sparse where it no longer matters."""
-    while step and step % 10 == 0:
-        step //= 10
-    return step in (0, *_DENSE)
-
-
-def _checked_schedule(schedule: Any) -> Any:
-    """`schedule` as it was given; the steps of what can be read once only, as a tuple."""
-    if isinstance(schedule, bool | str) or not (
-        schedule is None or isinstance(schedule, int | Iterable) or callable(schedule)
-    ):
-        raise TypeError(f"schedule must be None, an integer, steps or a function of a step, got {schedule!r}")
-    if isinstance(schedule, int):
-        if schedule < 1:
-            raise ValueError(f"schedule must be at least 1 where it is an integer, got {schedule}")
-        return schedule
-    if schedule is None or callable(schedule):
-        return schedule
-    steps = schedule if isinstance(schedule, Collection) else tuple(schedule)
-    wrong = [step for step in steps if isinstance(step, bool) or not isinstance(step, int) or step < 0]
-    if wrong:
-        raise ValueError(f"schedule must hold steps, integers from 0; got {wrong[0]!r} in it")
-    return steps
-
-
-def _is_due(schedule: Any) -> Callable[[int], bool]:
-    """Whether a step is one to audit at, for what `_checked_schedule` has let through."""
-    if schedule is None:
-        return default_schedule
-    if isinstance(schedule, int):
-        return lambda step: step % schedule == 0
-    if callable(schedule):
-        return lambda step: bool(schedule(step))
-    steps = frozenset(schedule)
-    return lambda step: step in steps
 
 
 def _new_folder() -> Path:

@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--probe-size", type=_positive, default=32, metavar="N", help="samples to use (default 32)")
     audit.add_argument("--loss", help="compile the model with this loss, as 'mse', where it was saved without one")
 
+    audit.add_argument(
+        "--trial",
+        type=_not_negative,
+        metavar="N",
+        help="the most updates that one run of a trial may make, 0 for no trial (default: what fits into 30 seconds)",
+    )
+
     report = commands.add_parser(
         "report",
         help="judge the log of a training again",
@@ -135,6 +142,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
     return value
 
 
@@ -188,7 +202,16 @@ def _audited(given: argparse.Namespace) -> list[tuple[str, Report]]:
     if not getattr(model, "compiled", False):
         raise _CommandError(f"{str(given.model)!r} was saved without a loss; name one with --loss")
     try:
-        found = audit(model, x, y, weights, probe_size=given.probe_size, thresholds=thresholds, ignore=ignore)
+        found = audit(
+            model,
+            x,
+            y,
+            weights,
+            probe_size=given.probe_size,
+            thresholds=thresholds,
+            ignore=ignore,
+            trial=given.trial,
+        )
     except Exception as error:  # the model's own layers and losses run here
         raise _CommandError(
             f"cannot audit {str(given.model)!r} on {str(given.data)!r}: {type(error).__name__}: {error}"
@@ -259,16 +282,17 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
         )
     reports = []
     for run in runs:
-        # What was tried while the model was there stays so: a remedy that was proven, one that was found to be none.
+        # What was tried while the model was there stays so: how bad it is, a remedy that helped, one that did not.
+        trials = getattr(run, "trials", ())
         tried = {(f.rule, f.layer): f for found in run.findings for f in found}
         findings = tuple(
             f
             if logged is None
             else dataclasses.replace(f, remedy=logged.remedy, action=logged.action, proof=logged.proof)
-            for f in diagnose(run.snapshots, thresholds)
+            for f in diagnose(run.snapshots, thresholds, trials)
             for logged in [tried.get((f.rule, f.layer))]
         )
-        reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore))))
+        reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore), trials)))
     return reports
 
 

@@ -2,7 +2,7 @@
 
 Bit sets in plain integers hold the ancestors of each row, so that a thousand layers cost milliseconds. Where a snapshot
 does not say what flows where (a subclassed model that hides it), the rows are taken as a chain in their order.
-Imports the records only: the rules, the proof of a remedy and the pictures of report and tab read the same graph.
+Imports the records only: the rules and the pictures of report and tab read the same graph.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ ROOMS = {
     "records": ((), ()),
     "flow": (("records",), ()),
     "numerals": ((), ()),
+    "schedules": ((), ()),
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
     "initializers": (("theory",), ("keras", "numpy")),
@@ -27,7 +28,10 @@ ROOMS = {
     "report": (("records", "flow", "numerals"), ()),
     "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
-    "callback": (("records", "auditing", "observe", "diagnosis", "report", "tensorboard"), ("keras",)),
+    "callback": (
+        ("records", "schedules", "auditing", "observe", "diagnosis", "report", "tensorboard"),
+        ("keras",),
+    ),
     "cli": (
         ("records", "theory", "initializers", "auditing", "diagnosis", "remedies", "report", "tensorboard"),
         ("keras", "numpy"),

@@ -7,9 +7,9 @@ other thresholds, without Keras.
 
 from __future__ import annotations
 
-from .causes import diagnose, seen_by
+from .causes import diagnose
 from .rule import Rule
 from .rules import RULES
 from .thresholds import Thresholds
 
-__all__ = ["RULES", "Rule", "Thresholds", "diagnose", "seen_by"]
+__all__ = ["RULES", "Rule", "Thresholds", "diagnose"]

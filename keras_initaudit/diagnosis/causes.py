@@ -58,7 +58,7 @@ def diagnose(
         return ()
     first = snapshots[0]
     network = Network(first)
-    found = judge(_explain(network, _seen(RULES, network, limits)), trials)
+    found = judge(_explain(network, _seen(RULES, network, limits)), trials, first.step)
     for i in range(1, len(snapshots)):
         for new in judge(_news(snapshots[: i + 1], limits), trials):
             found = _added(found, new)
@@ -67,12 +67,6 @@ def diagnose(
 
 def _seen(rules: Iterable[Rule], network: Network, thresholds: Thresholds) -> list[Finding]:
     return [finding for rule in rules for finding in find(rule, network, thresholds)]
-
-
-def seen_by(rule: str, snapshot: Snapshot, thresholds: Thresholds | None = None) -> list[Finding]:
-    """What one rule finds in a snapshot, also where another finding explains it in `diagnose`."""
-    limits = thresholds if thresholds is not None else Thresholds()
-    return find(BY_SLUG[rule], Network(snapshot), limits) if rule in BY_SLUG else []
 
 
 def _explain(network: Network, findings: list[Finding]) -> list[Finding]:

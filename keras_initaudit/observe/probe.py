@@ -169,10 +169,6 @@ class Probe:
         """Real updates of the model on a batch, after which everything is put back; see `Engine.updates`."""
         return engine().updates(self._runner, batch, train, iterator)
 
-    def update(self) -> None:
-        """One real update of the model on the batch. For trials, within `everything_kept`."""
-        self._runner.update(self.batch)
-
     @contextlib.contextmanager
     def everything_kept(self) -> Iterator[None]:
         """Puts back all that a training step changes, weights and optimizers included, at the end of the block."""

@@ -1,4 +1,4 @@
-"""What repairs a start: remedies and how they are applied and proven, and new starts for whole models."""
+"""What repairs a start: remedies and how they are applied and tried, and new starts for whole models."""
 
 from .applying import apply
 

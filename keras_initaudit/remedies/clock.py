@@ -14,20 +14,20 @@ from ..diagnosis.wording import num, percent
 from ..records import Curve, Outcome, Trial
 
 _ARRIVED = 0.5
-_AVERAGED = 3
+AVERAGED = 3
 """Losses of which the mean is taken: dropout and small batches make single ones jump."""
 REMEDIED_MOST = 100
 """Updates that the start with the remedy may make."""
-_TIMES = 3
+TIMES = 3
 AS_IS_LEAST = 20
-"""The start as it is may make `_TIMES` as many updates as the other one needed, and at least this many."""
-AS_IS_MOST = _TIMES * REMEDIED_MOST
+"""The start as it is may make `TIMES` as many updates as the other one needed, and at least this many."""
+AS_IS_MOST = TIMES * REMEDIED_MOST
 """Updates after which a start is judged by its loss alone."""
 _MOVED = 0.05
 _QUARTER = 0.25
 """Where neither start arrives: a remedied one that came at least `_MOVED` of the way shows that the other one is bad if
 that came less than a `_QUARTER` as far."""
-_SLOWER = 2.0
+_SLOWER = 2
 _LATER = 5
 """A warning needs at least `_SLOWER` times as many updates and `_LATER` more: smaller ratios are noise. Six seeds of a
 healthy convolutional network with dropout need 21 to 44."""
@@ -44,7 +44,7 @@ def way(loss: float, constant: float, at_targets: float) -> float:
 
 def arrived(losses: Sequence[float], constant: float, at_targets: float) -> bool:
     """Whether the mean of the last three losses has come half of the way."""
-    return len(losses) >= _AVERAGED and way(_end(losses), constant, at_targets) >= _ARRIVED
+    return len(losses) >= AVERAGED and way(_end(losses), constant, at_targets) >= _ARRIVED
 
 
 def lost(losses: Sequence[float]) -> bool:
@@ -54,19 +54,19 @@ def lost(losses: Sequence[float]) -> bool:
 
 def curve(losses: Sequence[float], constant: float, at_targets: float) -> Curve:
     """The record of these losses, with the number of updates that it took to come half of the way."""
-    lengths = range(_AVERAGED, len(losses) + 1)
+    lengths = range(AVERAGED, len(losses) + 1)
     needed = next((n for n in lengths if arrived(losses[:n], constant, at_targets)), None)
     return Curve(tuple(losses), constant, at_targets, needed)
 
 
 def as_is_limit(remedied: Curve) -> int:
     """The updates that the start as it is may make, beside this one with the remedy."""
-    return AS_IS_MOST if remedied.needed is None else max(AS_IS_LEAST, _TIMES * remedied.needed)
+    return AS_IS_MOST if remedied.needed is None else max(AS_IS_LEAST, TIMES * remedied.needed)
 
 
 def farthest(curve: Curve) -> float:
     """The largest fraction of the way that the mean of three losses came; minus infinity where none was finite."""
-    means = [_end(curve.losses[:n]) for n in range(_AVERAGED, len(curve.losses) + 1)]
+    means = [_end(curve.losses[:n]) for n in range(AVERAGED, len(curve.losses) + 1)]
     return max((way(m, curve.constant, curve.at_targets) for m in means if math.isfinite(m)), default=-math.inf)
 
 
@@ -88,8 +88,13 @@ def judge(as_is: Curve, remedied: Curve) -> Outcome:
     return "undecided"
 
 
+def much_slower_from(needed: int) -> int:
+    """The number of updates from which a start is much slower than one that needed `needed` of them."""
+    return max(_SLOWER * needed, needed + _LATER)
+
+
 def _much_slower(needed: int, remedied: int | None) -> bool:
-    return remedied is not None and needed >= max(_SLOWER * remedied, remedied + _LATER)
+    return remedied is not None and needed >= much_slower_from(remedied)
 
 
 def _hopeless(curve: Curve) -> bool:
@@ -117,6 +122,11 @@ def harmful(as_is: Curve, remedied: Curve) -> bool:
     return math.isfinite(first) and came < way(first, as_is.constant, as_is.at_targets) and end > _twice(remedied)
 
 
+def helps(as_is: Curve, remedied: Curve) -> bool:
+    """Whether a remedy does no harm, and brings the start at least a little of the way."""
+    return not harmful(as_is, remedied) and (remedied.needed is not None or farthest(remedied) >= _MOVED)
+
+
 def sentence(trial: Trial) -> str:
     """What was tried and what came of it, in numbers; of a trial that was not run, why."""
     as_is, remedied = trial.as_is, trial.remedied
@@ -139,5 +149,5 @@ def sentence(trial: Trial) -> str:
 
 
 def _end(losses: Sequence[float]) -> float:
-    last = losses[-_AVERAGED:]
+    last = losses[-AVERAGED:]
     return sum(last) / len(last)

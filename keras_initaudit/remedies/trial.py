@@ -37,6 +37,8 @@ class Runs:
 
     def __init__(self, updates: Updates, most: int | None = None, speak: Callable[[], object] | None = None) -> None:
         self.most = most
+        self.made = 0
+        self.samples, self.kept = updates.samples, updates.kept
         self._updates, self._speak, self._begun = updates, speak, time.monotonic()
         with updates.kept():
             self._ends = ends(updates.model, updates.samples)
@@ -56,6 +58,7 @@ class Runs:
             while len(losses) < limit and (self.most is None or len(losses) < self.most):
                 before = time.monotonic()
                 losses.append(update())
+                self.made += 1
                 self._count(len(losses), time.monotonic() - before)
                 if clock.arrived(losses, *bounds) or clock.lost(losses):
                     break
@@ -74,22 +77,22 @@ class Runs:
             self._speak = None
 
 
-def run(
+def attempt(
     probe: Any,
     batch: Any,
-    remedied: Callable[[], Any],
+    experiment: Callable[[Runs], Trial],
     *,
     train: Callable[[Any], Any] | None = None,
     iterator: Any = None,
     most: int | None = None,
     speak: Callable[[], object] | None = None,
 ) -> Trial:
-    """Tries the start that a model has now, with a remedy and as it is; nothing is changed.
+    """Makes an experiment with starts of a model; nothing is changed.
 
     Args:
         probe: A `Probe` of the model, after a `measure`.
         batch: What the model is to be updated on, as `fit` hands it to `train_step`: the whole first batch.
-        remedied: Changes the model in place, and returns the batch to train on: another one, the same or None.
+        experiment: Runs starts, and judges them.
         train: `fit`'s own train function; None without a `fit`.
         iterator: What `fit` calls it with.
         most: The most updates that one start may make; None for what fits into `SECONDS`; 0 for no trial.
@@ -103,10 +106,26 @@ def run(
     runs: Runs | None = None
     try:
         runs = Runs(probe.updates(batch, train, iterator), most, speak)
-        cured = runs.curve(remedied, clock.REMEDIED_MOST)
-        as_is = runs.curve(None, clock.as_is_limit(cured))
+        return experiment(runs)
     except Exception as error:  # a remedy that cannot be applied, an optimizer that cannot be copied
         known = isinstance(error, NoTrialError)
         reason = str(error) if known else f"it failed ({type(error).__name__}: {error})"
         return Trial(reason=reason, allowed=most if runs is None else runs.most)
-    return Trial(clock.judge(as_is, cured), as_is, cured, runs.most)
+
+
+def run(probe: Any, batch: Any, remedied: Callable[[], Any], **options: Any) -> Trial:
+    """Tries the start that a model has now, with one remedy and as it is; nothing is changed.
+
+    Args:
+        probe: See `attempt`, as for `batch` and `options`.
+        batch: What the model is to be updated on.
+        remedied: Changes the model in place, and returns the batch to train on: another one, the same or None.
+        options: Further arguments of `attempt`.
+    """
+
+    def compared(runs: Runs) -> Trial:
+        cured = runs.curve(remedied, clock.REMEDIED_MOST)
+        as_is = runs.curve(None, clock.as_is_limit(cured))
+        return Trial(clock.judge(as_is, cured), as_is, cured, runs.most)
+
+    return attempt(probe, batch, compared, **options)

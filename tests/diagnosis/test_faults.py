@@ -17,6 +17,7 @@ import looking
 import numpy as np
 import pytest
 from keras import initializers, layers
+from keras_initaudit.remedies.proving import prove
 
 from keras_initaudit import initialize
 from keras_initaudit.diagnosis import diagnose
@@ -24,7 +25,6 @@ from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
 from keras_initaudit.records.remedies import WholeModel
 from keras_initaudit.remedies import apply
-from keras_initaudit.remedies.proving import prove
 
 Model = tuple[Any, Any, Any]
 

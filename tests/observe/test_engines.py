@@ -194,12 +194,14 @@ def test_the_first_batch_is_shown_once_and_the_stand_in_is_gone():
     class Begin(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             if not seen:
-                engine.stand_in(model, lambda batch, python: seen.append((batch, python)))
+                engine.stand_in(model, seen.append)
 
     model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[Begin()])
-    ((batch, python),) = seen
-    np.testing.assert_array_equal(batch[0], X[:4])
-    assert python is False
+    (call,) = seen
+    np.testing.assert_array_equal(call.batch[0], X[:4])
+    assert call.runs_python is False
+    assert call.train is model.train_function
+    assert type(call.iterator.element_spec) is type(call.batch)
     assert "make_train_function" not in vars(model)
     assert float(model.optimizer.iterations) == 4.0
 
@@ -207,7 +209,7 @@ def test_the_first_batch_is_shown_once_and_the_stand_in_is_gone():
 def test_a_stand_in_is_undone_where_what_it_shows_the_batch_to_raises():
     model = network()
 
-    def fails(batch, python):
+    def fails(call):
         raise KeyboardInterrupt
 
     class Begin(keras.callbacks.Callback):

@@ -15,9 +15,8 @@ from keras import layers, optimizers
 
 from keras_initaudit import initialize
 from keras_initaudit.observe.batch import first_batch
-from keras_initaudit.observe.engines import NoTrialError
-from keras_initaudit.observe.engines.tensorflow import data as feeding
-from keras_initaudit.observe.engines.undocumented import in_place_of_train_function, names_kept
+from keras_initaudit.observe.engines import NoTrialError, engine
+from keras_initaudit.observe.engines.undocumented import names_kept
 from keras_initaudit.observe.hooks import replaced
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.remedies import trial
@@ -182,17 +181,13 @@ class Tried(keras.callbacks.Callback):
         if self.done:
             return
         self.done = True
-        model = self.model
 
-        def first(train, iterator):
-            python = feeding._runs_python(iterator)
-            taken, iterator = feeding._take_batch(iterator, model.steps_per_execution)
-            probe = Probe(model, taken, size=32, data_runs_python=python)
+        def begin(call):
+            probe = Probe(self.model, call.batch, size=32, data_runs_python=call.runs_python)
             probe.measure(0)
-            self.act(probe, taken, train, iterator)
-            return train(iterator)
+            self.act(probe, call.batch, call.train, call.iterator)
 
-        in_place_of_train_function(model, first)
+        engine().stand_in(self.model, begin)
 
 
 def trained(model, steps, *, x=X, y=LABELS):

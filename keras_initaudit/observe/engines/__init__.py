@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -38,6 +38,19 @@ class UnobservableError(Exception):
 
 class NoTrialError(Exception):
     """A start cannot be tried, or what comes of it cannot be judged; the text says why."""
+
+
+class FirstCall(NamedTuple):
+    """The first call of the train function in a `fit`, before it is made."""
+
+    batch: Any
+    """As `fit` hands it to `train_step`, whole."""
+    runs_python: bool
+    """Whether Python functions may run in threads of their own to make batches."""
+    train: Callable[[Any], Any] | None
+    """`fit`'s own train function."""
+    iterator: Any
+    """What it is called with."""
 
 
 class Frame(Protocol):
@@ -200,9 +213,6 @@ class Runner(Protocol):
         PyTorch: and of torch, on every device.
         """
 
-    def update(self, batch: Any) -> None:
-        """One real update; within `everything_kept`. JAX: the new state is written into the variables."""
-
     def sampler(self, tensors: Callable[[], list[Any]]) -> Callable[[], list[Array]]:
         """A function that brings tensors made of variables to the host."""
 
@@ -245,8 +255,8 @@ class Engine(Protocol):
         TensorFlow, PyTorch: as always. JAX: `fit` has taken their values; they are lent those of `model._jax_state`.
         """
 
-    def stand_in(self, model: Any, begin: Callable[[Any, bool], None]) -> Callable[[], None]:
-        """Shows `begin` the first batch of `fit`, once, before the train function gets it.
+    def stand_in(self, model: Any, begin: Callable[[FirstCall], None]) -> Callable[[], None]:
+        """Shows `begin` the first call of the train function of `fit`, once, before it is made.
 
         TensorFlow: `train_function(iterator)`; the batch is put in front again.
         JAX: `train_function(state, iterator)`; the variables are attached to that state, which becomes
@@ -255,7 +265,7 @@ class Engine(Protocol):
 
         Args:
             model: In its `fit`, before the first call of its train function.
-            begin: Gets the batch, and whether Python functions may run in threads of their own to make batches.
+            begin: Gets the call; the train function is called when it returns.
 
         Returns:
             A function that undoes it; a second call does nothing.

@@ -11,17 +11,18 @@ import keras
 import tensorflow as tf
 from keras.src.trainers.data_adapters import get_data_adapter
 
+from .. import FirstCall
 from ..undocumented import in_place_of_train_function, updates_per_call
 
 
-def stand_in(model: Any, begin: Callable[[Any, bool], None]) -> Callable[[], None]:
+def stand_in(model: Any, begin: Callable[[FirstCall], None]) -> Callable[[], None]:
     """See `Engine`."""
 
     def first(train: Callable[..., Any], iterator: Any) -> Any:
         runs_python = _runs_python(iterator)
         batch, iterator = _take_batch(iterator, updates_per_call(model))
         if batch is not None:
-            begin(batch, runs_python)
+            begin(FirstCall(batch, runs_python, train, iterator))
         return train(iterator)
 
     return in_place_of_train_function(model, first)

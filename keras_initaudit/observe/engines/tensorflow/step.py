@@ -112,10 +112,6 @@ class GraphRunner:
             self._generator = keras.random.SeedGenerator(seed=0, name="initaudit_seed_generator")
         return self._generator
 
-    def update(self, batch: Any) -> None:
-        """See `Runner`."""
-        self.model.train_step(batch)
-
     @property
     def graph(self) -> Any:
         """That of the traced step; None where it runs eagerly."""

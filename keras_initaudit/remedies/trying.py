@@ -1,0 +1,195 @@
+"""What a trial tries: the remedies of all findings together, then fewer of them; and what it says of each remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+from ..diagnosis.judging import is_structural
+from ..layers.inside import with_layers_below
+from ..observe.engines import FirstCall, NoTrialError
+from ..records import Curve, Finding, Trial
+from ..records.remedies import LearningRate, Reinitialize, Remedy, SetBias, WholeModel
+from . import clock
+from .initialization import initialize
+from .starts import TRIED, Start, applied, can_be_applied, distinct
+from .trial import Runs, attempt
+
+_OF_WEIGHTS = (Reinitialize, SetBias)
+"""What a new start of the whole model makes needless."""
+_SHORTER = 4
+"""How often a learning rate that does not learn is divided by ten."""
+
+
+def tried(
+    findings: Sequence[Finding],
+    probe: Any,
+    call: FirstCall,
+    *,
+    fresh: bool,
+    step: int = 0,
+    later: bool = False,
+    most: int | None = None,
+    speak: Callable[[], object] | None = None,
+) -> tuple[Trial | None, tuple[Finding, ...]]:
+    """Tries a start as it is and with the remedies of what was found in it; nothing is changed.
+
+    Args:
+        findings: Worst first.
+        probe: A `Probe` of the model, after a `measure`.
+        call: The batch to update the model on, and what `fit` does it with; that is None without a `fit`.
+        fresh: Whether no update was made before the first audit. The model may be started anew then, unless some of its
+            layers are frozen: their weights are likely to be loaded.
+        step: Updates made so far.
+        later: Whether it is not the first audit: then a learning rate is tried, from a new start.
+        most: The most updates that one run may make; see `attempt`.
+        speak: Called once, where it takes longer than two seconds.
+
+    Returns:
+        The trial, None where there is nothing to try; and as many findings in the same order: those whose remedy was
+        part of the better start have what came of it in `proof`, and what does not help is no remedy any more.
+    """
+    model, result = probe.model, tuple(findings)
+    rates = [f for f in findings if isinstance(f.action, LearningRate)]
+    if not (rates if later else findings) or not model.trainable_variables:
+        return None, result
+    fresh = fresh and not any(layer.weights and not layer.trainable for layer in with_layers_below(model))
+
+    def experiment(runs: Runs) -> Trial:
+        nonlocal result
+        result = tuple(_without_unusable(result, (LearningRate,) if later else TRIED, runs, model))
+        trial, found = (_rate if later else _start)(result, runs, model, fresh)
+        result = tuple(found)
+        return trial
+
+    trial = attempt(probe, call.batch, experiment, train=call.train, iterator=call.iterator, most=most, speak=speak)
+    return dataclasses.replace(trial, step=step), result
+
+
+def _without_unusable(
+    findings: Sequence[Finding], kinds: tuple[type[Remedy], ...], runs: Runs, model: Any
+) -> list[Finding]:
+    """The findings without remedies of these kinds that cannot be applied."""
+    with runs.kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [
+            f.with_remedy(None)
+            if isinstance(f.action, kinds) and not can_be_applied(f.action, model, runs.samples)
+            else f
+            for f in findings
+        ]
+
+
+def _start(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> tuple[Trial, list[Finding]]:
+    """At the first audit: the remedies of all findings; where they do not do, a new start of the whole model."""
+    proposed = distinct(f.action for f in findings if isinstance(f.action, TRIED))
+    if not proposed and any(f.action is not None for f in findings):
+        raise NoTrialError("the remedy cannot be applied to a model that is built")
+    if not proposed and not fresh:
+        raise NoTrialError("no finding has a remedy, and the weights are not those of a new start")
+
+    def curve(start: Start, limit: int) -> Curve:
+        return runs.curve(lambda: applied(start, model, runs.samples), limit)
+
+    start, whole = proposed or (WholeModel(),), False
+    remedied = curve(start, clock.REMEDIED_MOST)
+    other = distinct((*(_stands_for(remedy, whole=True) for remedy in start), WholeModel()))
+    limit = _affordable(runs)
+    if remedied.needed is None and fresh and limit and not all(remedy in start for remedy in other):
+        again = curve(other, limit)
+        if again.needed is not None or clock.farthest(again) > clock.farthest(remedied):
+            start, remedied, whole = other, again, True
+    start, remedied, left_out = _without_needless(start, remedied, curve, runs)
+    as_is = runs.curve(None, min(clock.as_is_limit(remedied), _left(runs)))
+    keys = tuple(f.key for f in findings if _stands_for(f.action, whole) in left_out)
+    trial = Trial(clock.judge(as_is, remedied), as_is, remedied, runs.most, left_out=keys)
+    return trial, _with_proof(findings, [_stands_for(f.action, whole) for f in findings], start, trial)
+
+
+def _without_needless(
+    start: Start, remedied: Curve, curve: Callable[[Start, int], Curve], runs: Runs
+) -> tuple[Start, Curve, Start]:
+    """What is left of a start that arrives, its curve, and what it learns without; those of minor findings go first."""
+    left_out: list[Remedy] = []
+    if remedied.needed is not None:
+        slow = clock.much_slower_from(remedied.needed)
+        for remedy in reversed(start):
+            rest = tuple(other for other in start if other != remedy)
+            # The start as it is may make three times as many updates as this one, after it.
+            if not rest or _left(runs) < slow + max(clock.AS_IS_LEAST, clock.TIMES * slow):
+                break
+            without = curve(rest, slow - 1)
+            if without.needed is not None:
+                start, remedied = rest, without
+                left_out.append(remedy)
+    return start, remedied, tuple(left_out)
+
+
+def _with_proof(
+    findings: Sequence[Finding], remedies: Sequence[Remedy | None], start: Start, trial: Trial
+) -> list[Finding]:
+    """The findings with what the trial says of their remedies."""
+    assert trial.as_is is not None
+    assert trial.remedied is not None
+    if not clock.helps(trial.as_is, trial.remedied):
+        harmful = clock.harmful(trial.as_is, trial.remedied)
+        sold = [r not in start or (is_structural(f) and not harmful) for f, r in zip(findings, remedies, strict=True)]
+        return [f if keep else f.with_remedy(None) for f, keep in zip(findings, sold, strict=True)]
+    if WholeModel() in start and WholeModel() not in remedies and trial.outcome in ("bad", "warning"):
+        remedies = [WholeModel() if remedy is None else remedy for remedy in remedies]
+    # Of a start of which the person is told a part only, it proves nothing.
+    proof = clock.sentence(trial) if all(remedy in remedies for remedy in start) else None
+    return [f.with_remedy(r, proof) if r in start else f for f, r in zip(findings, remedies, strict=True)]
+
+
+def _rate(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> tuple[Trial, list[Finding]]:
+    """At a later audit: another learning rate, from a new start, for by now the weights may be beyond repair."""
+    worst = next((f for f in findings if isinstance(f.action, LearningRate)), None)
+    if worst is None:
+        raise NoTrialError("the learning rate cannot be set")
+    assert isinstance(worst.action, LearningRate)
+
+    def begun(*remedies: Remedy) -> Any:
+        if fresh:
+            for variable in model.trainable_variables:
+                if variable.path.rpartition("/")[2] == "bias":
+                    variable.assign(ops.zeros_like(variable))
+            initialize(model, seed=0)
+        return applied(remedies, model, runs.samples)
+
+    found: list[tuple[LearningRate, Curve]] = []
+    for shorter in range(_SHORTER + 1):
+        limit = clock.REMEDIED_MOST if not found else _affordable(runs)
+        if not limit:
+            break
+        rate = LearningRate(float(f"{worst.action.value / 10.0**shorter:.1g}"))
+        found.append((rate, runs.curve(functools.partial(begun, rate), limit)))
+        if found[-1][1].needed is not None:
+            break
+    rate, remedied = max(found, key=lambda one: (one[1].needed is not None, clock.farthest(one[1])))
+    as_is = runs.curve(begun, min(clock.as_is_limit(remedied), _left(runs)))
+    trial = Trial(clock.judge(as_is, remedied), as_is, remedied, runs.most)
+    remedies = [rate if isinstance(f.action, LearningRate) else None for f in findings]
+    return trial, _with_proof(findings, remedies, (rate,), trial)
+
+
+def _stands_for(remedy: Remedy | None, whole: bool) -> Remedy | None:
+    """What takes the place of a remedy where the whole model is started again."""
+    return WholeModel() if whole and isinstance(remedy, _OF_WEIGHTS) else remedy
+
+
+def _left(runs: Runs) -> int:
+    """Updates that are left of those that two starts may make together."""
+    assert runs.most is not None
+    return 2 * runs.most - runs.made
+
+
+def _affordable(runs: Runs) -> int:
+    """Updates that another start may make, so that the start as it is may make three times as many; 0 for too few."""
+    limit = min(clock.REMEDIED_MOST, _left(runs) // (1 + clock.TIMES))
+    return limit if limit >= clock.AVERAGED else 0
