@@ -24,7 +24,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,6 +39,7 @@ from known_faults_others import OTHERS, watch
 from known_faults_tasks import FAULTS as TASKS
 
 from keras_initaudit import InitAudit, audit
+from keras_initaudit.records import Trial, verdict_of
 
 FAULTS: list[Fault] = [*MODELS, *LAYERS, *TASKS]
 HEALTHY: list[Healthy] = [*HEALTHY_LAYERS, *HEALTHY_TABLES]
@@ -188,8 +189,13 @@ def write(out: Path, found: dict[str, Any]) -> None:
     out.write_text(f'{{"about": {about},\n "labels": {json.dumps(labels, indent=2)},\n "starts": {{\n{lines}\n}}}}\n')
 
 
-Said = tuple[str, frozenset[str]]
-"""What a rule set says about a start: the worst severity, or nothing; and the rules that it names."""
+class Said(NamedTuple):
+    """What a rule set says about a start."""
+
+    verdict: str
+    rules: frozenset[str]
+    """The rules that it names, those of notes included."""
+    trials: tuple[Trial, ...] = ()
 
 
 def audited(build: Callable[[], Start], steps: int) -> Said:
@@ -198,17 +204,24 @@ def audited(build: Callable[[], Start], steps: int) -> Said:
     model, x, y = built(build, SEEDS[0])
     if not steps:
         report = audit(model, x, y)
-        return report.verdict, frozenset(finding.rule for finding in report.findings)
+        return Said(report.verdict, frozenset(finding.rule for finding in report.findings), report.trials)
     seen = InitAudit(log_dir=False, on_finding="silent", verbose=0)
     some = keras.tree.map_structure(lambda values: values[: steps * BATCH], (x, y))
     epochs = -(-steps * BATCH // len(keras.tree.flatten(x)[0]))
     model.fit(*some, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[seen])
-    severities = {finding.severity for finding in seen.findings}
-    verdict = "bad" if "bad" in severities else "warning" if "warning" in severities else "healthy"
-    return verdict, frozenset(finding.rule for finding in seen.findings)
+    rules = frozenset(finding.rule for finding in seen.findings)
+    return Said(verdict_of(seen.findings), rules, seen.reports[-1].trials)
 
 
-def report(labels: Path, steps: int, details: bool) -> None:
+def tried(trial: Trial) -> str:
+    """A trial in a few words: its outcome, and the updates that the start needs with the remedy and as it is."""
+    if trial.remedied is None or trial.as_is is None:
+        return f"not tried: {trial.reason}"
+    needed = (f"{c.needed}" if c.needed else f">{len(c.losses)}" for c in (trial.remedied, trial.as_is))
+    return f"{trial.outcome} {' / '.join(needed)}"
+
+
+def report(labels: Path, steps: int, details: bool, only: str = "") -> None:
     """Audits every start and prints one line a rule set, and for our own one a family of faults."""
     import tensorflow as tf
 
@@ -217,19 +230,27 @@ def report(labels: Path, steps: int, details: bool) -> None:
     data = json.loads(labels.read_text())
     said: dict[str, dict[str, Said]] = defaultdict(dict)
     for name, build, _ in starts():
+        if only not in name:
+            continue
         said["keras_initaudit"][name] = audited(build, steps)
         for other in OTHERS:
             rules = frozenset(data["starts"][name]["others"][other])
-            said[other][name] = ("bad" if rules else "healthy", rules)
+            said[other][name] = Said("bad" if rules else "healthy", rules)
+        ours = said["keras_initaudit"][name]
         if details:
-            print(f"{name:70s} {truth(data, name):8s} {said['keras_initaudit'][name][0]:8s}", end=" ")
-            print(", ".join(sorted(said["keras_initaudit"][name][1])), flush=True)
+            rules = ", ".join(sorted(ours.rules))
+            outcomes = "; ".join(map(tried, ours.trials))
+            print(f"{name:70s} {truth(data, name):8s} {ours.verdict:8s} {rules} [{outcomes}]", flush=True)
+    if only:
+        return
     print(f"faults: {dict(Counter(data['labels'].values()))}; healthy models: {len(HEALTHY)}")
     columns = ("found", "named", "bad of stuck", "bad of late", "named of stuck", "bad of learns")
     alarms = ("healthy: bad", "warned", "twins: bad", "warned")
     print(f"{'':18s}" + "".join(f"{c:>15s}" for c in (*columns, *alarms)))
     for rules, one in said.items():
         print(f"{rules:18s}" + "".join(f"{c:>15s}" for c in (*hits(one, data["labels"]), *false_alarms(one))))
+    healthy = {name: one for name, one in said["keras_initaudit"].items() if not name.startswith("fault/")}
+    print(f"tried of {len(healthy)} healthy models and twins: {sum(bool(one.trials) for one in healthy.values())}")
     for family in dict.fromkeys(fault.family for fault in FAULTS):
         cells = hits(said["keras_initaudit"], data["labels"], family)
         print(f"  {family:16s}" + "".join(f"{c:>15s}" for c in cells))
@@ -248,13 +269,13 @@ def hits(said: dict[str, Said], labels: dict[str, str], family: str = "") -> lis
         return f"{sum(map(what, kind))} of {len(kind)}"
 
     def found(fault: Fault) -> bool:
-        return said[f"fault/{fault.name}"][0] != "healthy"
+        return said[f"fault/{fault.name}"].verdict != "healthy"
 
     def named(fault: Fault) -> bool:
-        return bool(said[f"fault/{fault.name}"][1] & fault.named)
+        return bool(said[f"fault/{fault.name}"].rules & fault.named)
 
     def bad(fault: Fault) -> bool:
-        return said[f"fault/{fault.name}"][0] == "bad"
+        return said[f"fault/{fault.name}"].verdict == "bad"
 
     wanted = (("", found), ("", named), ("stuck", bad), ("late", bad), ("stuck", named), ("learns", bad))
     return [count(label, what) for label, what in wanted]
@@ -264,7 +285,7 @@ def false_alarms(said: dict[str, Said]) -> list[str]:
     """What is called bad, and what gets a warning at the most, of the healthy models and of the twins."""
     cells = []
     for kind in ("healthy", "twin"):
-        verdicts = [verdict for name, (verdict, _) in said.items() if name.startswith(f"{kind}/")]
+        verdicts = [one.verdict for name, one in said.items() if name.startswith(f"{kind}/")]
         cells += [f"{verdicts.count(v)} of {len(verdicts)}" for v in ("bad", "warning")]
     return cells
 
@@ -279,11 +300,12 @@ def main(arguments: list[str]) -> int:
     reporter.add_argument("--labels", type=Path, default=LABELS)
     reporter.add_argument("--fit", type=int, default=0, metavar="STEPS", help="audit so many steps of `fit`")
     reporter.add_argument("--details", action="store_true", help="print a line a start")
+    reporter.add_argument("--only", default="", help="the lines of what holds this text, and no table")
     given = parser.parse_args(arguments)
     if given.command == "train":
         train(given.out, given.only)
     else:
-        report(given.labels, given.fit, given.details)
+        report(given.labels, given.fit, given.details or bool(given.only), given.only)
     return 0
 
 
