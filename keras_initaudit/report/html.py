@@ -61,5 +61,5 @@ def _finding_html(report: Report, finding: Finding) -> str:
         made.append(f"<div>Measured: {escape(sentence(clean(proof)))}</div>")
     if trial is not None:
         limit = trials.budget(trial)
-        made += [trials.svg(trial), *([f"<div>{limit}</div>"] if limit else [])]
+        made += [trials.svg(trial, trials.other_start(report, trial)), *([f"<div>{limit}</div>"] if limit else [])]
     return "".join([*made, "</div>"])

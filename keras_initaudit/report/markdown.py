@@ -35,7 +35,8 @@ def markdown(report: Report) -> str:
         if proof:
             lines += ["", f"Measured: {escape_md(sentence(proof))}"]
         if trial is not None:
-            drawn = [f"- {one.name}: {one.first} `{one.levels}` {one.last}" for one in trials.lines(trial)]
+            curves = trials.lines(trial, trials.other_start(report, trial))
+            drawn = [f"- {one.name}: {one.first} `{one.levels}` {one.last}" for one in curves]
             limit = trials.budget(trial)
             lines += ["", *drawn, *(["", limit] if limit else [])]
         if finding.reference:

@@ -52,12 +52,6 @@ def proof(report: Report, finding: Finding) -> str | None:
     return finding.proof if first is finding else None
 
 
-def step_of(finding: Finding) -> int:
-    """The step of the audit at which it was made."""
-    step: int = finding.evidence.get("step", 0)
-    return step
-
-
 def rules_by_path(report: Report) -> dict[str, list[str]]:
     """Path of a row -> the rules whose findings mark it."""
     rules: dict[str, list[str]] = {}
@@ -100,7 +94,7 @@ def _loss_is_known(snapshot: Snapshot) -> bool:
 
 def since(finding: Finding, step: int) -> str:
     """The step of a finding where the report is of a later one: its numbers are not those of the table."""
-    made = step_of(finding)
+    made = finding.evidence.get("step", 0)
     return "" if made == step else f" at step {made}"
 
 

@@ -79,12 +79,12 @@ def _finding_lines(report: Report, finding: Finding, paint: bool) -> list[str]:
     proof, trial = parts.proof(report, finding), trials.beside(report, finding)
     if proof:
         lines += wrap(f"Measured: {sentence(clean(proof))}", "  ")
-    return lines if trial is None else [*lines, *_trial_lines(trial)]
+    return lines if trial is None else [*lines, *_trial_lines(report, trial)]
 
 
-def _trial_lines(trial: Trial) -> list[str]:
+def _trial_lines(report: Report, trial: Trial) -> list[str]:
     signs = (trials.BLOCKS, trials.CROSS) if _has_blocks() else (trials.BLOCKS_ASCII, trials.CROSS_ASCII)
-    drawn = trials.lines(trial, *signs)
+    drawn = trials.lines(trial, trials.other_start(report, trial), *signs)
     widths = [max(len(cell) for cell in column) for column in zip(*drawn, strict=True)]
     lines = [f"  {one.name:{widths[0]}}  {one.first:>{widths[1]}} {one.levels} {one.last}" for one in drawn]
     limit = trials.budget(trial)

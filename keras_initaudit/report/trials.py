@@ -22,6 +22,7 @@ BLOCKS, BLOCKS_ASCII = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.:-
 """Eight levels, the lowest first."""
 CROSS, CROSS_ASCII = "\u00d7", "x"
 """A loss that is not finite."""
+WITH_REMEDY = "with the remedy"
 _LONGEST = 32
 """Characters of a curve: with its name and the losses at its ends it fits into a line of 80."""
 _HIGHEST = 2.0
@@ -39,36 +40,58 @@ class Line(NamedTuple):
 
 def beside(report: Report, finding: Finding) -> Trial | None:
     """The trial that is drawn beside this finding: that of its audit, where no worse finding has the same."""
-    step = parts.step_of(finding)
-    if next(f for f in parts.listed(report) if parts.step_of(f) == step) is not finding:
-        return None
-    return next((trial for trial in report.trials if trial.step == step and drawable(trial)), None)
+    for trial in report.trials:
+        if drawable(trial) and next(iter(_decided(report, trial)), None) is finding:
+            return trial
+    return None
+
+
+def _decided(report: Report, trial: Trial) -> list[Finding]:
+    """What was found at the audit of a trial. A finding of the first audit, whenever that was, names no step."""
+    named = [finding.evidence.get("step") for finding in (*report.findings, *report.ignored)]
+    wanted = trial.step if trial.step in named else None
+    if wanted is None and any(other.step < trial.step for other in report.trials):
+        return []
+    return [finding for finding in parts.listed(report) if finding.evidence.get("step") == wanted]
 
 
 def by_limits(report: Report) -> list[str]:
     """A sentence for each trial that could not judge what was found at its audit."""
-    judged = {parts.step_of(finding) for finding in report.findings}
     said = []
     for trial in report.trials:
+        if not _decided(report, trial):
+            continue
         at = "" if trial.step == report.step else f" at step {trial.step}"
-        if trial.step in judged and trial.outcome is None:
+        if trial.outcome is None:
             said.append(f"Judged by the limits{at}, not tried: {trial.reason or 'the reason is not known'}.")
-        elif trial.step in judged and trial.outcome == "undecided":
+        elif trial.outcome == "undecided":
             said.append(f"Judged by the limits{at}: the trial decided nothing.")
     return said
 
 
 def budget(trial: Trial) -> str | None:
-    """The most updates that a start was allowed, where that cut one short."""
-    short = [c for c in (trial.as_is, trial.remedied) if c and c.needed is None and len(c.losses) == trial.allowed]
-    return f"The budget allowed {count(trial.allowed or 0, 'update')} to each start." if short else None
+    """The most updates that a start was allowed, where that cut one short.
+
+    Of one that never arrived it is known that it was slow, and no more, where it could not make all of its updates.
+    """
+    if trial.allowed is None:
+        return None
+    late = [curve for curve in (trial.as_is, trial.remedied) if curve is not None and curve.needed is None]
+    slow = trial.outcome == "warning" and trial.as_is in late
+    short = slow or any(len(curve.losses) == trial.allowed for curve in late)
+    return f"The budget allowed at most {count(trial.allowed, 'update')} to each start." if short else None
 
 
-def lines(trial: Trial, blocks: str = BLOCKS, cross: str = CROSS) -> list[Line]:
+def other_start(report: Report, trial: Trial) -> str:
+    """The name of the start beside the one as it is: where its remedies do not help, the report does not tell them."""
+    return WITH_REMEDY if any(finding.proof for finding in _decided(report, trial)) else "of another start"
+
+
+def lines(trial: Trial, other: str = WITH_REMEDY, blocks: str = BLOCKS, cross: str = CROSS) -> list[Line]:
     """Both curves as text: a character stands for the mean of some losses, of as many in both."""
     if not drawable(trial):
         return []
-    curves = {"loss with the remedy": trial.remedied, "loss as it is": trial.as_is}
+    curves = {f"loss {other}": trial.remedied, "loss as it is": trial.as_is}
     known = {name: (curve, left(curve)) for name, curve in curves.items() if curve is not None}
     finite = [value for _, values in known.values() for value in values if math.isfinite(value)]
     low, high = min([0.5, *finite]), max([1.0, *finite])
@@ -91,13 +114,13 @@ def lines(trial: Trial, blocks: str = BLOCKS, cross: str = CROSS) -> list[Line]:
     ]
 
 
-def svg(trial: Trial, width: int = 460, height: int = 170) -> str:
+def svg(trial: Trial, other: str = WITH_REMEDY, width: int = 460, height: int = 170) -> str:
     """Both curves as inline SVG without a script; the best constant answer is a line across it."""
     as_is, remedied = trial.as_is, trial.remedied
     if as_is is None or remedied is None or not drawable(trial):
         return ""
     curves = (
-        ("with the remedy", left(remedied), colours.REMEDIED, ""),
+        (other, left(remedied), colours.REMEDIED, ""),
         ("as it is", left(as_is), colours.AS_IS, ' stroke-dasharray="6 3"'),
     )
     high = max([1.1, *(value for _, values, _, _ in curves for value in values if math.isfinite(value))])
@@ -128,7 +151,7 @@ def svg(trial: Trial, width: int = 460, height: int = 170) -> str:
         ]
     middle = (top + bottom) / 2.0
     made += [
-        f'<text x="{x0}" y="12" fill="{colours.REMEDIED}">with the remedy (solid)</text>',
+        f'<text x="{x0}" y="12" fill="{colours.REMEDIED}">{other} (solid)</text>',
         f'<text x="{x0 + 150}" y="12" fill="{colours.AS_IS}">as it is (dashed)</text>',
         f'<text transform="translate(12 {middle:.1f}) rotate(-90)" text-anchor="middle">{scale}</text>',
         *(f'<text x="{x(i):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{i}</text>' for i in (0, longest - 1)),
@@ -136,7 +159,7 @@ def svg(trial: Trial, width: int = 460, height: int = 170) -> str:
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'role="img" aria-label="Loss of the start with the remedy and as it is" '
+        'role="img" aria-label="Loss as it is and of the start beside it" '
         f'style="max-width:100%;display:block" font-size="11" fill="currentColor">{"".join(made)}</svg>'
     )
 

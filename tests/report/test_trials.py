@@ -43,9 +43,9 @@ def drawings(report: Report) -> tuple[int, int, int]:
     """How many curves each form has."""
     page = report._repr_html_()
     return (
-        len(re.findall(r"^  loss (?:with|as) ", str(report), re.M)),
-        len(re.findall(r"^- loss ", report.to_markdown(), re.M)),
-        2 * page.count('aria-label="Loss of the start'),
+        len(re.findall(r"^  loss (?:with|as|of) ", str(report), re.M)),
+        len(re.findall(r"^- loss (?:with|as|of) ", report.to_markdown(), re.M)),
+        2 * page.count('aria-label="Loss as it is'),
     )
 
 
@@ -109,9 +109,19 @@ def test_each_trial_is_drawn_beside_what_was_found_at_its_audit() -> None:
     report = Report(SHOT, findings, trials=(later,))
     text = str(report)
     assert drawings(report) == (2, 2, 2)
-    assert text.index("third at") < text.index("  loss with the remedy")
+    assert text.index("third at") < text.index("  loss of another start")
+    report = Report(dataclasses.replace(SHOT, step=100), findings[:2], trials=(dataclasses.replace(BAD, step=100),))
+    assert drawings(report) == (2, 2, 2)  # the first audit of a model that was trained before
     assert drawings(Report(SHOT, (), trials=(BAD, later))) == (0, 0, 0)
     assert drawings(Report(SHOT, findings)) == (0, 0, 0)
+
+
+def test_a_start_that_proves_nothing_is_another_start() -> None:
+    for proof, name in ((WORDS, "with the remedy"), (None, "of another start")):
+        report = Report(SHOT, (found("seen", proof=proof),), trials=(BAD,))
+        assert f"  loss {name}  2 " in str(report)
+        assert f"- loss {name}: 2 `" in report.to_markdown()
+        assert f">{name} (solid)<" in report._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +130,6 @@ def test_each_trial_is_drawn_beside_what_was_found_at_its_audit() -> None:
         (Trial(reason="it is switched off", allowed=0), "Judged by the limits, not tried: it is switched off."),
         (Trial(), "Judged by the limits, not tried: the reason is not known."),
         (Trial("undecided", FALLING, FALLING, 40), "Judged by the limits: the trial decided nothing."),
-        (Trial(reason="a <b>", step=5), None),  # nothing was found at that audit
         (BAD, None),
     ],
 )
@@ -130,6 +139,12 @@ def test_where_no_trial_decided_the_report_says_that_the_limits_did(trial: Trial
     for text in forms(Report(SHOT, (), trials=(trial,))).values():
         assert "Judged by" not in text
     for text in forms(Report(SHOT, (found("seen"),))).values():
+        assert "Judged by" not in text
+
+
+def test_a_trial_of_an_audit_that_found_nothing_is_not_told() -> None:
+    report = Report(SHOT, (found("seen"),), trials=(BAD, Trial(reason="an update takes 9 s", step=20)))
+    for text in forms(report).values():
         assert "Judged by" not in text
 
 
@@ -153,9 +168,15 @@ def test_a_reason_is_text_and_no_more_than_three_lines_of_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("as_is", "remedied", "allowed", "said"),
     [
-        (curve(*[2.0] * 12), FALLING, 12, "The budget allowed 12 updates to each start."),
-        (FALLING, curve(2.0), 1, "The budget allowed 1 update to each start."),
-        (curve(*[2.0] * 24), FALLING, 1000, None),
+        (curve(*[2.0] * 12), FALLING, 12, "The budget allowed at most 12 updates to each start."),
+        (FALLING, curve(2.0), 1, "The budget allowed at most 1 update to each start."),
+        (
+            curve(*[2.0] * 17),
+            FALLING,
+            20,
+            "The budget allowed at most 20 updates to each start.",
+        ),  # late, by what was left
+        (curve(*[2.0] * 16, needed=16), FALLING, 1000, None),
         (curve(*[2.0] * 24), FALLING, None, None),
         (FALLING, FALLING, 8, None),  # both arrived within it
     ],
@@ -175,7 +196,7 @@ def test_a_line_has_the_losses_at_its_ends_and_a_level_for_each() -> None:
     remedied, as_is = trials.lines(BAD)
     assert remedied == ("loss with the remedy", "2", "\u2588\u2587\u2586\u2585\u2584\u2583\u2582\u2581", "1")
     assert as_is == ("loss as it is", "2", "\u2588" * 24, "2")
-    plain = trials.lines(BAD, trials.BLOCKS_ASCII, trials.CROSS_ASCII)
+    plain = trials.lines(BAD, "with the remedy", trials.BLOCKS_ASCII, trials.CROSS_ASCII)
     assert [one.levels for one in plain] == ["#*+=-:._", "#" * 24]
 
 
@@ -212,7 +233,7 @@ def test_a_remedy_that_scales_the_targets_has_the_same_scale() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "nothing-known"])
 def test_an_output_without_these_characters_gets_plain_ones(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = Report(SHOT, (found("seen"),), trials=(BAD,))
+    report = Report(SHOT, (found("seen", proof=WORDS),), trials=(BAD,))
     assert trials.BLOCKS in str(report).replace(trials.BLOCKS[::-1], trials.BLOCKS)
 
     class Output:
