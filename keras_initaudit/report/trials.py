@@ -91,27 +91,28 @@ def lines(trial: Trial, other: str = WITH_REMEDY, blocks: str = BLOCKS, cross: s
     """Both curves as text: a character stands for the mean of some losses, of as many in both."""
     if not drawable(trial):
         return []
-    curves = {f"loss {other}": trial.remedied, "loss as it is": trial.as_is}
-    known = {name: (curve, left(curve)) for name, curve in curves.items() if curve is not None}
-    finite = [value for _, values in known.values() for value in values if math.isfinite(value)]
+    curves = [(f"loss {other}", trial.remedied), ("loss as it is", trial.as_is)]
+    known = [(name, curve, left(curve)) for name, curve in curves if curve is not None]
+    each = math.ceil(max(len(values) for *_, values in known) / _LONGEST)
+    drawn = [(name, curve, _means(values, each)) for name, curve, values in known]
+    finite = [mean for *_, means in drawn for mean in means if math.isfinite(mean)]
     low, high = min([0.5, *finite]), max([1.0, *finite])
-    each = math.ceil(max(len(values) for _, values in known.values()) / _LONGEST)
 
-    def character(values: Sequence[float]) -> str:
-        mean = sum(values) / len(values)
+    def level(mean: float) -> str:
         if not math.isfinite(mean):
             return cross
         return blocks[min(len(blocks) - 1, int(len(blocks) * (mean - low) / (high - low)))]
 
     return [
-        Line(
-            name,
-            num(curve.losses[0], parts.DIGITS),
-            "".join(character(values[i : i + each]) for i in range(0, len(values), each)),
-            num(curve.losses[-1], parts.DIGITS),
-        )
-        for name, (curve, values) in known.items()
+        Line(name, num(curve.losses[0], parts.DIGITS), "".join(map(level, means)), num(curve.losses[-1], parts.DIGITS))
+        for name, curve, means in drawn
     ]
+
+
+def _means(values: Sequence[float], each: int) -> list[float]:
+    """The mean of every `each` values; NaN where one of them is."""
+    groups = [values[i : i + each] for i in range(0, len(values), each)]
+    return [sum(group) / len(group) for group in groups]
 
 
 def svg(trial: Trial, other: str = WITH_REMEDY, width: int = 460, height: int = 170) -> str:

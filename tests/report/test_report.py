@@ -103,6 +103,18 @@ def test_a_terminal_of_eighty_columns_shows_it_on_one_screen(name: str) -> None:
     assert REPORTS[name].verdict in lines[0]
 
 
+def test_many_findings_and_all_that_is_said_of_a_trial_are_one_screen() -> None:
+    many = REPORTS["many"]
+    proof = clock.sentence(CUT_SHORT)
+    crowded = tuple(
+        dataclasses.replace(f, proof=proof, severity="bad" if i < 9 else "note") for i, f in enumerate(many.findings)
+    )
+    lines = str(Report(many.snapshot, crowded, trials=(CUT_SHORT,))).splitlines()
+    assert sum("budget allowed" in line or "Judged by" in line or "  loss " in line for line in lines) == 5
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 50
+
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_the_columns_of_the_table_line_up(name: str) -> None:
     lines = str(REPORTS[name]).splitlines()
