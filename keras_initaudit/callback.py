@@ -306,7 +306,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             if self._writer is None:
                 self._folder = _new_folder() if self.log_dir is None else Path(self.log_dir)
                 self._writer = Writer(self._folder / "initaudit")
-            self._writer.write(snapshot, report.findings, report.to_markdown())
+            self._writer.write(snapshot, report.findings, report.to_markdown(), trials=report.trials)
         except OSError as error:
             self._unwritable = True
             warnings.warn(f"InitAudit writes no log: {error}. The audit and the training go on.", stacklevel=2)

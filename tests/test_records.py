@@ -126,12 +126,14 @@ def test_the_log_keeps_every_field_of_a_snapshot_and_its_findings(tmp_path: Any)
         made = dataclasses.replace(drawn_once, step=seed, layers=layers, statistics=rows, histograms={})
         findings = tuple(record(Finding, rng, texts) for _ in range(rng.randrange(3)))
         writer = Writer(tmp_path / f"run{seed}")
-        writer.write(made, findings)
+        trials = tuple(dataclasses.replace(record(Trial, rng, texts), step=i) for i in range(rng.randrange(3)))
+        writer.write(made, findings, trials=trials)
         writer.close()
         (run,) = read_runs(writer.log_dir)
         assert run.problems == ()
         assert_same(run.snapshots[0], made)
         assert_same(run.findings[0], findings)
+        assert_same(run.trials, trials)
 
 
 def test_the_verdict_is_the_worst_severity() -> None:

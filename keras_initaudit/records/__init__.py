@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .codec import dumps as dumps
 from .codec import number as number
@@ -352,4 +352,6 @@ def snapshot_without_rows(data: Mapping[str, Any]) -> Snapshot:
 def trial_from_json(data: Mapping[str, Any]) -> Trial:
     """A `Trial` from its JSON form; fields that this version does not know are left out."""
     trial: Trial = record(Trial, data)
+    if trial.outcome not in (None, *get_args(Outcome)):
+        raise ValueError(f"a trial cannot end {trial.outcome!r}")
     return trial

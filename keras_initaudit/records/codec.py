@@ -50,7 +50,9 @@ def dumps(value: Any) -> str:
 
 
 def record(kind: Any, data: Mapping[str, Any]) -> Any:
-    """A dataclass of the class `kind` from its JSON form, each field by its annotation."""
+    """A dataclass of the class `kind` from its JSON form, each field by its annotation; TypeError where it is none."""
+    if not isinstance(data, Mapping):
+        raise TypeError(f"{kind.__name__}: expected an object, got {type(data).__name__}")
     hints = _hints(kind)
     return kind(**{name: _decoded(hint, data[name]) for name, hint in hints.items() if name in data})
 
@@ -70,12 +72,18 @@ def _decoded(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return record(hint, value)
     if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"expected a list, got {value!r}")
         return tuple(_decoded(parts[0], item) for item in value)
     if hint is Any or parts[-1:] == (Any,):
         return _plain(value)
     if get_origin(hint) is Mapping:
         return {key: _decoded(parts[1], item) for key, item in value.items()}
-    return number(value) if hint is float and not isinstance(value, int | float) else value
+    if hint is float:
+        return value if isinstance(value, int | float) else number(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise TypeError(f"expected {hint.__name__}, got {value!r}")
+    return value
 
 
 _NUMBERS = ("NaN", "Infinity", "-Infinity")

@@ -14,3 +14,5 @@ VERDICT: Mapping[Verdict | Severity, str] = {
 }
 SIGNAL, GRADIENT = "#1d5fd1", "#d9480f"
 """Of the two curves of a depth profile."""
+REMEDIED, AS_IS = SIGNAL, GRADIENT
+"""Of the two curves of a trial."""

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..records import Finding
-from . import colours, parts
+from . import colours, parts, trials
 from .formatting import sentence
 from .svg import clean, profile_svg
 
@@ -26,7 +26,8 @@ def html(report: Report) -> str:
         f"{escape(clean(report.headline))}</div>",
         f"<div>{escape(clean(parts.measured(report.snapshot)))}</div>",
     ]
-    made += [_finding_html(finding, report.step) for finding in report.findings]
+    made += [f"<div>{escape(clean(said))}</div>" for said in trials.by_limits(report)]
+    made += [_finding_html(report, finding) for finding in parts.listed(report)]
     made += [f"<div>ignored {escape(parts.title(finding, report.step))}</div>" for finding in report.ignored]
     made += [profile_svg(report.snapshot), _table(report), "</div>"]
     return "".join(made)
@@ -43,10 +44,10 @@ def _table(report: Report) -> str:
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
 
-def _finding_html(finding: Finding, step: int) -> str:
+def _finding_html(report: Report, finding: Finding) -> str:
     where = f" at <code>{escape(clean(finding.layer))}</code>" if finding.layer else ""
     text = escape(sentence(clean(finding.message)) + clean(parts.leads_to(finding)))
-    severity = f"{parts.MARK[finding.severity]} {finding.severity}{parts.since(finding, step)}"
+    severity = f"{parts.MARK[finding.severity]} {finding.severity}{parts.since(finding, report.step)}"
     severity = f'<span style="color:{colours.VERDICT[finding.severity]}">{severity}</span>'
     made = [
         '<div style="margin:.7em 0">'
@@ -55,6 +56,10 @@ def _finding_html(finding: Finding, step: int) -> str:
     if finding.remedy:
         made.append(f"<div>{escape(clean(parts.remedy_title(finding)))}</div>")
         made.append(f'<pre style="margin:.3em 1em;font-family:monospace">{escape(finding.remedy)}</pre>')
-    if finding.proof:
-        made.append(f"<div>Measured: {escape(sentence(clean(finding.proof)))}</div>")
+    proof, trial = parts.proof(report, finding), trials.beside(report, finding)
+    if proof:
+        made.append(f"<div>Measured: {escape(sentence(clean(proof)))}</div>")
+    if trial is not None:
+        limit = trials.budget(trial)
+        made += [trials.svg(trial, trials.other_start(report, trial)), *([f"<div>{limit}</div>"] if limit else [])]
     return "".join([*made, "</div>"])

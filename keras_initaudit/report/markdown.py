@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import parts
+from . import parts, trials
 from .formatting import code_md, escape_md, fence, sentence
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ def markdown(report: Report) -> str:
         "",
         escape_md(parts.measured(report.snapshot)),
     ]
-    for finding in report.findings:
+    for said in trials.by_limits(report):
+        lines += ["", escape_md(said)]
+    for finding in parts.listed(report):
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
         since = parts.since(finding, report.step)
         title = f"{parts.MARK[finding.severity]} {finding.severity}{since}: {finding.rule}{where}"
@@ -29,8 +31,14 @@ def markdown(report: Report) -> str:
         if finding.remedy:
             quotes = fence(finding.remedy)
             lines += ["", f"{escape_md(parts.remedy_title(finding))}", "", f"{quotes}python", finding.remedy, quotes]
-        if finding.proof:
-            lines += ["", f"Measured: {escape_md(sentence(finding.proof))}"]
+        proof, trial = parts.proof(report, finding), trials.beside(report, finding)
+        if proof:
+            lines += ["", f"Measured: {escape_md(sentence(proof))}"]
+        if trial is not None:
+            curves = trials.lines(trial, trials.other_start(report, trial))
+            drawn = [f"- {one.name}: {one.first} `{one.levels}` {one.last}" for one in curves]
+            limit = trials.budget(trial)
+            lines += ["", *drawn, *(["", limit] if limit else [])]
         if finding.reference:
             lines += ["", f"*{escape_md(finding.reference)}*"]
     if report.ignored:

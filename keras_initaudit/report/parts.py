@@ -41,10 +41,21 @@ def measured(snapshot: Snapshot) -> str:
     return ", ".join(said)
 
 
+def listed(report: Report) -> list[Finding]:
+    """The findings in their order, notes last."""
+    return sorted(report.findings, key=lambda finding: finding.severity == "note")
+
+
+def proof(report: Report, finding: Finding) -> str | None:
+    """The proof of a finding, where no finding before it has the same: findings of one trial share its sentence."""
+    first = next((f for f in listed(report) if f.proof == finding.proof), None)
+    return finding.proof if first is finding else None
+
+
 def rules_by_path(report: Report) -> dict[str, list[str]]:
     """Path of a row -> the rules whose findings mark it."""
     rules: dict[str, list[str]] = {}
-    for finding in report.findings:
+    for finding in listed(report):
         for path in marked_paths(finding):
             if finding.rule not in rules.setdefault(path, []):
                 rules[path].append(finding.rule)

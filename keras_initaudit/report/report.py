@@ -28,7 +28,7 @@ from ..records import (
 )
 from .html import html
 from .markdown import markdown
-from .parts import rules_by_path
+from .parts import listed, rules_by_path
 from .svg import clean, layer_rows
 from .text import text
 
@@ -138,11 +138,13 @@ class Report:
         """One sentence: the verdict and what it is about."""
         snapshot = self.snapshot
         when = "before the first update" if self.step == 0 else f"after {count(self.step, 'update')}"
-        if self.verdict == "healthy":
+        faults = [finding for finding in listed(self) if finding.severity != "note"]
+        if not faults:
+            notes = f", {count(len(self.findings), 'note')}" if self.findings else ""
             but = f", {len(self.ignored)} ignored" if self.ignored else ""
-            return f"healthy {when}: nothing found in {count(len(layer_rows(snapshot)), 'layer')}{but}"
-        first = self.findings[0]
-        more = f" and {len(self.findings) - 1} more" if len(self.findings) > 1 else ""
+            return f"healthy {when}: nothing found in {count(len(layer_rows(snapshot)), 'layer')}{notes}{but}"
+        first = faults[0]
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         subject = f"bad {_at_fault(first)}" if self.verdict == "bad" else "warning"
         return f"{subject} {when}: {first.rule}{f' at {clean(first.layer)}' if first.layer else ''}{more}"
 

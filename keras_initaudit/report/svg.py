@@ -69,10 +69,7 @@ def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
         for i, v in enumerate(values):
             if v is not None and not math.isfinite(v):
                 edge = bottom if v == -math.inf else top
-                curves.append(
-                    f'<path d="M{x(i) - 4:.1f} {edge - 4:.1f}l8 8m0 -8l-8 8" stroke="{colour}" stroke-width="2">'
-                    f"<title>{name}: {'zero' if v == -math.inf else 'not finite'}</title></path>"
-                )
+                curves.append(cross(x(i), edge, colour, f"{name}: {'zero' if v == -math.inf else 'not finite'}"))
     names = [html.escape(clean(rows[i].path)) for i in (0, -1)]
     legend = (
         f'<text x="{left}" y="12" fill="{colours.SIGNAL}">signal (solid)</text>'
@@ -85,6 +82,14 @@ def profile_svg(snapshot: Snapshot, width: int = 640, height: int = 220) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'role="img" aria-label="Depth profile of signal and gradient" style="max-width:100%" font-size="11" '
         f'fill="currentColor">{band}{"".join(grid)}{"".join(curves)}{legend}</svg>'
+    )
+
+
+def cross(x: float, y: float, colour: str, title: str) -> str:
+    """The mark of a value that cannot be drawn; what it is stands in its title."""
+    return (
+        f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" stroke="{colour}" stroke-width="2">'
+        f"<title>{title}</title></path>"
     )
 
 

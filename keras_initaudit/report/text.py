@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..numerals import count
-from ..records import Finding
-from . import parts
+from ..records import Finding, Trial
+from . import parts, trials
 from .formatting import WIDTH, sentence, shorten, wrap
 from .svg import clean, layer_rows
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _FULL_FINDINGS = 3
 _TABLE_ROWS = 12
+_LONGEST_REASON = 200
+"""Characters, three lines: the reason for which nothing was tried may be the text of any error."""
 _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
 _COLOUR = {"bad": "\x1b[31m", "warning": "\x1b[33m", "healthy": "\x1b[32m", "note": "\x1b[36m"}
 
@@ -27,9 +29,12 @@ def text(report: Report, *, color: bool | None = None) -> str:
     verdict = f"{_BOLD}{_COLOUR[report.verdict]}" if paint else ""
     lines = [f"{verdict}{line}{_RESET if paint else ''}" for line in wrap(f"Init Audit: {report.headline}", "")]
     lines.append(f"  {parts.measured(report.snapshot)}")
-    for finding in report.findings[:_FULL_FINDINGS]:
-        lines += ["", *_finding_lines(finding, paint, report.step)]
-    rest = report.findings[_FULL_FINDINGS:]
+    for said in trials.by_limits(report):
+        lines += wrap(shorten(clean(said), _LONGEST_REASON), "  ")
+    findings = parts.listed(report)
+    for finding in findings[:_FULL_FINDINGS]:
+        lines += ["", *_finding_lines(report, finding, paint)]
+    rest = findings[_FULL_FINDINGS:]
     if rest:
         lines.append("")
         lines += [shorten(f"also {parts.title(finding, report.step)}", WIDTH) for finding in rest[:4]]
@@ -62,16 +67,37 @@ def _table(report: Report) -> list[str]:
     return [*lines, *wrap(f"({now}{parts.LEGEND}{more})", "")]
 
 
-def _finding_lines(finding: Finding, paint: bool, step: int) -> list[str]:
-    title = shorten(parts.title(finding, step), WIDTH)
+def _finding_lines(report: Report, finding: Finding, paint: bool) -> list[str]:
+    title = shorten(parts.title(finding, report.step), WIDTH)
     lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title]
     lines += wrap(sentence(clean(finding.message)) + clean(parts.leads_to(finding)), "  ")
+    if finding.severity == "note":
+        return lines
     if finding.remedy:
         lines += wrap(clean(parts.remedy_title(finding)), "  ")
         lines += [f"      {clean(line)}" for line in finding.remedy.splitlines()]
-    if finding.proof:
-        lines += wrap(f"Measured: {sentence(clean(finding.proof))}", "  ")
-    return lines
+    proof, trial = parts.proof(report, finding), trials.beside(report, finding)
+    if proof:
+        lines += wrap(f"Measured: {sentence(clean(proof))}", "  ")
+    return lines if trial is None else [*lines, *_trial_lines(report, trial)]
+
+
+def _trial_lines(report: Report, trial: Trial) -> list[str]:
+    signs = (trials.BLOCKS, trials.CROSS) if _has_blocks() else (trials.BLOCKS_ASCII, trials.CROSS_ASCII)
+    drawn = trials.lines(trial, trials.other_start(report, trial), *signs)
+    widths = [max(len(cell) for cell in column) for column in zip(*drawn, strict=True)]
+    lines = [f"  {one.name:{widths[0]}}  {one.first:>{widths[1]}} {one.levels} {one.last}" for one in drawn]
+    limit = trials.budget(trial)
+    return [*lines, *wrap(limit, "  ")] if limit else lines
+
+
+def _has_blocks() -> bool:
+    """Whether the output can show the characters of a curve."""
+    try:
+        (trials.BLOCKS + trials.CROSS).encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _terminal() -> bool:

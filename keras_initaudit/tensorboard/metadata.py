@@ -10,8 +10,9 @@ keys do not: readers go by name and leave out what they do not know.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -22,15 +23,17 @@ from ..records import (
     Finding,
     LayerInfo,
     Snapshot,
+    Trial,
     finding_from_json,
     layer_from_json,
     scalars,
     snapshot_without_rows,
     to_jsonable,
+    trial_from_json,
 )
 
 PLUGIN_NAME = "initaudit"
-FORMAT = 1
+FORMAT = 2
 RUN_FOLDER = "initaudit"
 """Name of the audit's run below a log folder: a run of its own, because two writers in one run lose data."""
 
@@ -39,7 +42,7 @@ INIT_TAG = "initaudit/init"
 STATS_TAG = "initaudit/stats"
 """Statistics at every audit, `[rows, columns]` float32."""
 FINDINGS_TAG = "initaudit/findings"
-"""One JSON string at every audit: the findings, and what a snapshot holds besides its rows."""
+"""One JSON string at every audit: the findings, the trials that are new, and what a snapshot holds besides its rows."""
 LOSS_TAG = "loss"
 REPORT_TAG = "report"
 
@@ -87,13 +90,18 @@ def parse_header(content: bytes) -> Header:
     """The header that a `plugin_content` holds.
 
     Raises:
-        ValueError: where it is no header of this format; the page shows the message.
+        ValueError: where it is no header of this format, or of an older one; the page shows the message.
     """
     try:
         data = json.loads(content)
         version = int(data["format"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"not a log of keras_initaudit: its header cannot be read ({error})") from error
+    if version < FORMAT:
+        raise ValueError(
+            f"log format {version} is older than this version of keras_initaudit reads ({FORMAT}): "
+            "audit again, or read it with the version that wrote it"
+        )
     try:
         columns = tuple(str(name) for name in data["columns"])
         layers = tuple(layer_from_json(layer) for layer in data.get("layers", ()))
@@ -120,13 +128,17 @@ def compact_layer(layer: LayerInfo) -> dict[str, Any]:
     }
 
 
-def encode_audit(snapshot: Snapshot, findings: Sequence[Finding], changed: Mapping[int, LayerInfo]) -> bytes:
+def encode_audit(
+    snapshot: Snapshot, findings: Sequence[Finding], changed: Mapping[int, LayerInfo], trials: Sequence[Trial] = ()
+) -> bytes:
     """The JSON of `FINDINGS_TAG`; `changed` holds the rows that are no longer as the header has them (unfrozen)."""
     record: dict[str, Any] = {
         "format": FORMAT,
         "findings": findings,
         **scalars(snapshot),
     }
+    if trials:
+        record["trials"] = trials
     if changed:
         record["layers"] = {str(row): compact_layer(layer) for row, layer in changed.items()}
     return json.dumps(to_jsonable(record), allow_nan=False, separators=(",", ":")).encode()
@@ -140,6 +152,8 @@ class AuditRecord:
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(0, (), ()))
     """Without its step and its rows, which stand in the tables."""
     changed: tuple[tuple[int, LayerInfo], ...] = ()
+    trials: tuple[Trial, ...] = ()
+    """Those that no earlier audit holds."""
 
 
 def parse_audit(content: bytes) -> AuditRecord:
@@ -150,9 +164,17 @@ def parse_audit(content: bytes) -> AuditRecord:
             findings=tuple(finding_from_json(finding) for finding in data.get("findings", ())),
             snapshot=snapshot_without_rows(data),
             changed=tuple((int(row), layer_from_json(layer)) for row, layer in data.get("layers", {}).items()),
+            trials=tuple(_readable_trials(data.get("trials", ()))),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"the findings of the log are damaged ({type(error).__name__}: {error})") from error
+
+
+def _readable_trials(written: Any) -> Iterator[Trial]:
+    """Without those that are damaged: the findings beside them can be read all the same."""
+    for trial in written if isinstance(written, list) else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            yield trial_from_json(trial)
 
 
 def row_names(layers: Sequence[LayerInfo]) -> list[str]:

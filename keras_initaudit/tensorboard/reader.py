@@ -1,6 +1,6 @@
 """The reader of the log: snapshots and findings from event files, without TensorBoard's loaders.
 
-Those sample what they read and import TensorFlow where it is installed. This one reads every audit, and logs of other
+Those sample what they read and import TensorFlow where it is installed. This one reads every audit, and logs of newer
 versions too: it looks columns and fields up by name; what is missing is NaN, what is unknown is left out.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # its stubs are a package apart
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 
-from ..records import COLUMNS, Finding, Snapshot, Statistics
+from ..records import COLUMNS, Finding, Snapshot, Statistics, Trial
 from . import metadata
 from .eventfile import records
 
@@ -33,6 +33,8 @@ class Run:
     path: str
     snapshots: tuple[Snapshot, ...]
     findings: tuple[tuple[Finding, ...], ...]
+    trials: tuple[Trial, ...] = ()
+    """What was tried, each trial once, by step."""
     problems: tuple[str, ...] = ()
     """What could not be read, each a sentence; empty where all of it could."""
 
@@ -70,7 +72,7 @@ def read(log_dir: str | os.PathLike[str]) -> list[Snapshot]:
 
     Raises:
         FileNotFoundError: where there is no such folder, or no run in it.
-        ValueError: where there are several runs; the message names them.
+        ValueError: where there are several runs, or nothing of the one can be read; the message says which, or why.
     """
     runs = read_runs(log_dir)
     if not runs:
@@ -80,6 +82,8 @@ def read(log_dir: str | os.PathLike[str]) -> list[Snapshot]:
         )
     if len(runs) > 1:
         raise ValueError(f"{str(log_dir)!r} holds several runs, name one of them: {[run.name for run in runs]}")
+    if not runs[0].snapshots and runs[0].problems:
+        raise ValueError(f"the log in {runs[0].path!r} cannot be read: {'; '.join(runs[0].problems)}")
     return list(runs[0].snapshots)
 
 
@@ -87,6 +91,7 @@ class _Collected:
     """What has been read so far of the events of one run."""
 
     def __init__(self) -> None:
+        self.is_ours = False
         self.header: metadata.Header | None = None
         self.columns: tuple[str, ...] = ()
         self.tables: dict[int, npt.NDArray[np.float32]] = {}
@@ -95,6 +100,7 @@ class _Collected:
 
     def take(self, step: int, value: summary_pb2.Summary.Value) -> None:
         if value.tag == metadata.INIT_TAG and self.header is None:
+            self.is_ours = True
             self.header = metadata.parse_header(value.metadata.plugin_data.content)
             self.columns = self.header.columns
             if self.header.is_newer:
@@ -121,7 +127,7 @@ def _read_run(name: str, folder: Path, files: list[str]) -> Run | None:
         except (OSError, ValueError, DecodeError) as error:
             found.problems.append(f"{file_name}: {error}")
     if found.header is None:
-        return None
+        return Run(name, str(folder), (), (), (), tuple(found.problems)) if found.is_ours else None
     snapshots, findings = [], []
     for step in sorted(found.tables):
         audit = found.audits.get(step, metadata.AuditRecord())
@@ -130,7 +136,9 @@ def _read_run(name: str, folder: Path, files: list[str]) -> Run | None:
             findings.append(audit.findings)
         except ValueError as error:
             found.problems.append(f"step {step}: {error}")
-    return Run(name, str(folder), tuple(snapshots), tuple(findings), tuple(found.problems))
+    trials = {trial.step: trial for audit in found.audits.values() for trial in audit.trials}
+    in_order = tuple(trials[step] for step in sorted(trials))
+    return Run(name, str(folder), tuple(snapshots), tuple(findings), in_order, tuple(found.problems))
 
 
 def snapshot_of(

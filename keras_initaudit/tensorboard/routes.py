@@ -200,6 +200,7 @@ def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
         return card | {"verdict": None}
     first, last = audits[0], audits[-1]
     found = last.record.findings if last.record else ()
+    faults = [finding for finding in found if finding.severity != "note"]
     return card | {
         "step": last.step,
         "wall_time": last.wall_time,
@@ -207,8 +208,9 @@ def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
         "verdict": verdict(last),
         "first_step": first.step,
         "first_verdict": verdict(first),
-        "headline": found[0].message if found else None,
-        "rules": list(dict.fromkeys(finding.rule for finding in found)),
+        "headline": faults[0].message if faults else None,
+        "rules": list(dict.fromkeys(finding.rule for finding in faults)),
+        "notes": len(found) - len(faults),
     }
 
 
@@ -238,6 +240,7 @@ def _run_data(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any
         "layers": [metadata.compact_layer(changed.get(row, layer)) for row, layer in enumerate(header.layers)],
         "audits": made,
         "findings": [json.loads(text) for text in findings],
+        "trials": [trial for audit in audits if audit.record for trial in audit.record.trials],
         **scalars(last.snapshot),
     }
 

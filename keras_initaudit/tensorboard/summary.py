@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from ..records import COLUMNS, Finding, Histogram, LayerInfo, Snapshot
+from ..records import COLUMNS, Finding, Histogram, LayerInfo, Snapshot, Trial
 from . import metadata
 from .eventfile import frame
 from .reader import Run, read, read_runs
@@ -73,6 +73,7 @@ class Writer:
         self._names: list[str] = []
         self._stock: list[int] = []
         self._announced: set[str] = set()
+        self._tried: set[int] = set()
         self._path = self._begin()
 
     @property
@@ -80,7 +81,13 @@ class Writer:
         """The run folder that is written."""
         return str(self._path.parent)
 
-    def write(self, snapshot: Snapshot, findings: Sequence[Finding], report_markdown: str | None = None) -> None:
+    def write(
+        self,
+        snapshot: Snapshot,
+        findings: Sequence[Finding],
+        report_markdown: str | None = None,
+        trials: Sequence[Trial] = (),
+    ) -> None:
         """Appends one audit and flushes it.
 
         A snapshot with other rows than those before it (another model) opens a new run folder.
@@ -89,6 +96,7 @@ class Writer:
             snapshot: All rows at one step.
             findings: What was found in it.
             report_markdown: The report for the Text dashboard; None leaves it out.
+            trials: Those of the audits so far; each is written once.
 
         Raises:
             LogError: where the file cannot be written (the disk is full, the folder was taken away).
@@ -96,13 +104,16 @@ class Writer:
         if self._announced and [row.path for row in snapshot.layers] != [row.path for row in self._layers]:
             self.close()
             self._announced.clear()
+            self._tried.clear()
             self._path = self._begin()
         if not self._announced:
             self._layers = snapshot.layers
             self._names = metadata.row_names(snapshot.layers)
             self._stock = _stock_rows(snapshot.layers)
         now = time.time()
-        events = [self._own(snapshot, findings), self._scalars(snapshot), self._histograms(snapshot)]
+        new = [trial for trial in trials if trial.step not in self._tried]
+        self._tried.update(trial.step for trial in new)
+        events = [self._own(snapshot, findings, new), self._scalars(snapshot), self._histograms(snapshot)]
         if report_markdown is not None:
             events.append([self._text(report_markdown)])
         self._append(
@@ -146,7 +157,9 @@ class Writer:
         self._announced.add(tag)
         return made
 
-    def _own(self, snapshot: Snapshot, findings: Sequence[Finding]) -> list[summary_pb2.Summary.Value]:
+    def _own(
+        self, snapshot: Snapshot, findings: Sequence[Finding], trials: Sequence[Trial]
+    ) -> list[summary_pb2.Summary.Value]:
         table = float32_tensor(statistics_array(snapshot))
         values = []
         if metadata.INIT_TAG not in self._announced:
@@ -160,7 +173,7 @@ class Writer:
             for row, (layer, before) in enumerate(zip(snapshot.layers, self._layers, strict=True))
             if layer != before
         }
-        record = string_tensor(metadata.encode_audit(snapshot, findings, changed))
+        record = string_tensor(metadata.encode_audit(snapshot, findings, changed, trials))
         values.append((metadata.FINDINGS_TAG, metadata.tensor_metadata(content, "Findings at every audit."), record))
         return [
             summary_pb2.Summary.Value(tag=tag, metadata=self._metadata(tag, made), tensor=tensor)

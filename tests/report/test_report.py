@@ -16,7 +16,8 @@ import pytest
 from numpy_network import edited, glorot, he, snapshot, weights
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.records import VERDICTS, LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import VERDICTS, Curve, LayerInfo, Snapshot, Statistics, Trial
+from keras_initaudit.remedies import clock
 from keras_initaudit.report import BAND, VERSION, Report, colours
 from keras_initaudit.report.svg import profile_svg
 from keras_initaudit.tensorboard import metadata
@@ -46,12 +47,39 @@ def many_faults() -> Report:
     return Report(shot, tuple(dataclasses.replace(base, layer=f"dense_{i % 6}", rule=f"rule-{i}") for i in range(12)))
 
 
+def curve(*losses: float, needed: int | None = None, constant: float = 1.39, at_targets: float = 1e-7) -> Curve:
+    return Curve(losses, constant, at_targets, needed)
+
+
+FALLING = curve(1.41, 1.36, 1.3, 1.22, 1.11, 0.97, 0.83, 0.68, 0.54, needed=9)
+BAD = Trial("bad", curve(*[1.39] * 27), FALLING, 1000)
+CUT_SHORT = Trial("undecided", curve(*[1.39] * 12), curve(*[1.39 - 0.02 * i for i in range(12)]), 12)
+
+
+def tried(trial: Trial, depth: int = 40, severity: Any = None) -> Report:
+    """A report of a deep network, as a trial leaves it."""
+    shot = network(depth, glorot)
+    (found,) = diagnose([shot], trials=[trial])
+    told = dataclasses.replace(found, severity=severity or found.severity, proof=clock.sentence(trial))
+    return Report(shot, (told,), trials=(trial,))
+
+
+def notes_alone() -> Report:
+    trial = Trial("note", curve(1.4, 1.2, 0.9, 0.7, 0.5, 0.4, needed=6), curve(1.41, 1.1, 0.8, 0.5, needed=4), 1000)
+    one = tried(trial)
+    (note,) = one.findings
+    return dataclasses.replace(one, findings=(note, dataclasses.replace(note, rule="duplicate-kernels")))
+
+
 REPORTS: dict[str, Report] = {
     "healthy": report(network(3, he)),
     "vanishing": report(network(40, glorot)),
     "exploding": report(network(8, 1.0)),
     "raw": report(network(3, he, x=np.random.default_rng(0).integers(0, 256, (32, 16)).astype(float))),
     "many": many_faults(),
+    "tried": tried(BAD),
+    "undecided": tried(CUT_SHORT),
+    "notes": notes_alone(),
 }
 
 
@@ -73,6 +101,18 @@ def test_a_terminal_of_eighty_columns_shows_it_on_one_screen(name: str) -> None:
     assert len(lines) <= 50
     assert lines[0].startswith("Init Audit: ")
     assert REPORTS[name].verdict in lines[0]
+
+
+def test_many_findings_and_all_that_is_said_of_a_trial_are_one_screen() -> None:
+    many = REPORTS["many"]
+    proof = clock.sentence(CUT_SHORT)
+    crowded = tuple(
+        dataclasses.replace(f, proof=proof, severity="bad" if i < 9 else "note") for i, f in enumerate(many.findings)
+    )
+    lines = str(Report(many.snapshot, crowded, trials=(CUT_SHORT,))).splitlines()
+    assert sum("budget allowed" in line or "Judged by" in line or "  loss " in line for line in lines) == 5
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 50
 
 
 @pytest.mark.parametrize("name", REPORTS)

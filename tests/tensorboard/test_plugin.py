@@ -1,6 +1,7 @@
 """The tab's routes on real logs, through both of TensorBoard's loaders; and that the tab is never in the way."""
 
 import argparse
+import dataclasses
 import gzip
 import json
 import math
@@ -20,7 +21,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
 from keras_initaudit.flow import Flow
-from keras_initaudit.records import COLUMNS, VERDICTS, Finding, LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import COLUMNS, VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial, dumps
 from keras_initaudit.report import BAND
 from keras_initaudit.tensorboard import eventfile, levels, metadata, reader, routes, store
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
@@ -486,6 +487,32 @@ def test_the_label_of_a_run(run, shown):
 def test_an_audit_without_findings_that_can_be_read_has_no_verdict():
     assert verdict(store.Audit(0, 0.0, metadata.AuditRecord((Finding("rule", "bad", None, ""),)))) == "bad"
     assert verdict(store.Audit(0, 0.0, None)) is None
+
+
+@pytest.mark.parametrize(
+    ("grades", "card"),
+    [
+        (["note"], {"verdict": "healthy", "headline": None, "rules": [], "notes": 1}),
+        (
+            ["warning", "note", "note"],
+            {"verdict": "warning", "headline": "warning", "rules": ["a-warning"], "notes": 2},
+        ),
+    ],
+)
+def test_notes_are_no_faults_on_the_card_and_a_trial_goes_to_the_page_once(tmp_path, grades, card):
+    (shot,) = Network(4).audits((0,))
+    trial = Trial("note", Curve((2.0, 1.0, 0.5, 0.2), 2.0, 0.0, 4), Curve((2.0, 0.5, 0.1), 2.0, 0.0, 3), 40)
+    writer = Writer(tmp_path)
+    for step in (0, 1):
+        found = [Finding(f"a-{grade}", grade, None, grade) for grade in grades]
+        writer.write(dataclasses.replace(shot, step=step), found, trials=[trial])
+    writer.close()
+    client = client_of(tmp_path)
+    (shown,) = get(client, "runs").json["runs"]
+    assert {name: shown[name] for name in card} == card
+    told = get(client, "run", run="run").json
+    assert told["trials"] == [json.loads(dumps(trial))]
+    assert [finding["severity"] for finding in told["findings"]] == list(dict.fromkeys(grades))
 
 
 # --- never in the way ---------------------------------------------------------------------------------------------

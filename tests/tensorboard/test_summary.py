@@ -19,7 +19,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.util import tensor_util
 
-from keras_initaudit.records import COLUMNS, Finding, Histogram, LayerInfo, Snapshot, Statistics
+from keras_initaudit.records import COLUMNS, Curve, Finding, Histogram, LayerInfo, Snapshot, Statistics, Trial
 from keras_initaudit.tensorboard import eventfile, metadata
 from keras_initaudit.tensorboard.reader import read, read_runs
 from keras_initaudit.tensorboard.summary import STOCK_ROWS, LogError, Writer, statistics_array
@@ -377,6 +377,55 @@ def test_a_newer_format_is_said(run):
     (found,) = read_runs(run)
     assert len(found.snapshots) == len(STEPS)
     assert "log format 9" in found.problems[0]
+
+
+def test_an_older_log_is_refused_in_one_sentence(run):
+    def change(value):
+        if value.metadata.plugin_data.content:
+            header = json.loads(value.metadata.plugin_data.content) | {"format": 1}
+            value.metadata.plugin_data.content = json.dumps(header).encode()
+
+    rewritten(run, change)
+    (found,) = read_runs(run)
+    assert (found.snapshots, found.findings, found.trials) == ((), (), ())
+    (problem,) = found.problems
+    assert "log format 1 is older" in problem
+    with pytest.raises(ValueError, match="log format 1 is older"):
+        read(run)
+
+
+def test_each_trial_is_written_once_at_the_audit_at_which_it_is_new(tmp_path, snapshots):
+    start = Trial("warning", Curve((2.0,) * 16, 2.0, 0.0, 16), Curve((2.0,) * 8, 2.0, 0.0, 8), 40)
+    later = Trial(reason="an update takes 9.0 s", step=snapshots[1].step)
+    writer = Writer(tmp_path / "run")
+    for shot, trials in zip(snapshots, [(start,), (start, later), *[(start, later)] * len(snapshots)], strict=False):
+        writer.write(shot, [], trials=trials)
+    writer.close()
+    (found,) = read_runs(tmp_path)
+    assert found.trials == (start, later)
+    written = [(step, [trial.step for trial in audit.trials]) for step, audit in records_of(tmp_path / "run")]
+    assert written[:3] == [(0, [0]), (later.step, [later.step]), (snapshots[2].step, [])]
+
+
+def records_of(run):
+    """(step, record) of each audit, as they stand in the file."""
+    with open(event_file(run), "rb") as file:
+        for event in map(event_pb2.Event.FromString, eventfile.records(file)):
+            for value in event.summary.value:
+                if value.tag == metadata.FINDINGS_TAG:
+                    yield event.step, metadata.parse_audit(value.tensor.string_val[0])
+
+
+def test_another_model_gets_its_own_trials(tmp_path, snapshots):
+    trial = Trial(reason="it is switched off", allowed=0)
+    writer = Writer(tmp_path / "run")
+    writer.write(snapshots[0], [], trials=[trial])
+    fewer = dataclasses.replace(
+        snapshots[0], layers=snapshots[0].layers[:-1], statistics=snapshots[0].statistics[:-1], histograms={}
+    )
+    writer.write(fewer, [], trials=[trial])
+    writer.close()
+    assert [run.trials for run in read_runs(tmp_path)] == [(trial,), (trial,)]
 
 
 def test_a_table_of_another_shape_is_a_problem_and_no_crash(run):

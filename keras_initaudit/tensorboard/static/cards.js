@@ -9,6 +9,7 @@ const WIDTH = 268;
 function headline(run) {
   if (run.problem) return run.problem;
   if (run.headline) return run.headline;
+  if (run.verdict === "healthy" && run.notes) return `Nothing found, ${count(run.notes, "note")}.`;
   if (run.verdict === "healthy") return "Nothing found: the signal and the gradient reach every layer.";
   return "No findings were logged with the last audit.";
 }

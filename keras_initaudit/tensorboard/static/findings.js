@@ -2,6 +2,7 @@
 
 import { copyButton, h, icon } from "./dom.js";
 import { size } from "./format.js";
+import { severity } from "./model.js";
 
 function evidence(finding) {
   const shown = Object.entries(finding.evidence ?? {}).filter(([name, value]) => ["observed", "expected", "threshold"].includes(name) && value !== null);
@@ -31,12 +32,14 @@ function drawFinding(finding, onLayer) {
   );
 }
 
-/** The findings of one audit; null where it is not known what was found. */
+/** The findings of one audit, notes last; null where it is not known what was found. */
 export function drawFindings(findings, step, onLayer) {
-  const title = `Findings at step ${step.toLocaleString("en")}`;
+  const notesAlone = findings?.length > 0 && findings.every((finding) => finding.severity === "note");
+  const title = `${notesAlone ? "Notes" : "Findings"} at step ${step.toLocaleString("en")}`;
   if (findings === null) return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "quiet" }, "Not logged with this audit."));
   if (!findings.length) {
     return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "all-well" }, icon("healthy"), "None: nothing to change."));
   }
-  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, findings.map((finding) => drawFinding(finding, onLayer))));
+  const sorted = [...findings].sort((a, b) => severity(a.severity) - severity(b.severity));
+  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, sorted.map((finding) => drawFinding(finding, onLayer))));
 }

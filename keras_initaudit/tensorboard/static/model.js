@@ -48,7 +48,7 @@ export function statisticFor(rules) {
   return BY_RULE[rules?.[0]] ?? "backward";
 }
 
-/** Place of a verdict in the order, worst first; one that is not known stands before "healthy". */
+/** Place of a verdict or a severity in the order, worst first; what is no verdict, as a note, stands before "healthy". */
 export const severity = (verdict) => (VERDICTS.includes(verdict) ? VERDICTS.indexOf(verdict) : VERDICTS.length - 1.5);
 
 /** Worst first, then by name. */

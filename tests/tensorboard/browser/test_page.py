@@ -15,6 +15,7 @@ from tensorboard_server import tensorboard
 
 from keras_initaudit.flow import Flow
 from keras_initaudit.numerals import count, num, percent
+from keras_initaudit.records import Finding
 from keras_initaudit.report import BAND
 from keras_initaudit.report.parts import DIGITS
 from keras_initaudit.tensorboard.summary import Writer
@@ -538,6 +539,45 @@ def test_an_empty_log_says_how_to_fill_it_and_then_new_audits_appear(chrome, gro
 
     until(reloaded, 30)
     assert text_of(chrome, ".heatmap").split()[:3] == ["0", "1", "2"]
+
+
+def test_notes_come_last_in_a_colour_of_their_own_and_are_no_faults(chrome, growing):
+    server, folder = growing
+    (shot,) = Network(4).audits((0,))
+    path = shot.layers[1].path
+    fault = Finding("vanishing-signal", "warning", path, "The signal fades.")
+    note = Finding(
+        "duplicate-kernels", "note", path, "Two kernels are the same.", remedy="kernel_initializer = HeNormal()"
+    )
+    for name, found in {"both": [note, fault], "noted": [note]}.items():
+        writer = Writer(folder / name / "initaudit")
+        writer.write(shot, found)
+        writer.close()
+    server.runs(2)
+    chromium.errors(chrome)
+    chromium.open_tab(chrome, server.address, choose("both"))
+    headlines = {card.get_attribute("data-run"): one(card, ".headline").text for card in all_of(chrome, ".card")}
+    assert headlines == {"both/initaudit": "The signal fades.", "noted/initaudit": "Nothing found, 1 note."}
+    assert [one(card, ".chip").text for card in all_of(chrome, ".card")] == ["WARNING", "HEALTHY"]
+    assert text_of(chrome, ".findings h3") == "Findings at step 0"
+    assert [element.get_attribute("class") for element in all_of(chrome, ".finding")] == [
+        "finding warning",
+        "finding note",
+    ]
+    edges = [element.value_of_css_property("border-left-color") for element in all_of(chrome, ".finding")]
+    assert [edge.replace(" ", "") for edge in edges] == [
+        f"rgba({colour(chrome, f'--{name}')},1)" for name in ("warning", "note")
+    ]
+    assert one(chrome, f"tr[data-row={path}]").get_attribute("class") == "warning"
+    one(chrome, "[data-run='noted/initaudit']").click()
+    until(lambda: shown(chrome) == "noted")
+    assert text_of(chrome, ".findings h3") == "Notes at step 0"
+    assert one(chrome, ".run-head .chip").text == "HEALTHY"
+    assert "HeNormal" in text_of(chrome, ".finding.note pre")
+    row = one(chrome, f"tr[data-row={path}]")
+    assert row.get_attribute("class") == "note"
+    unknown = in_module(chrome, "dom", "return module.icon('no such name').querySelector('path').getAttribute('d')")
+    assert one(row, ".mark svg path").get_attribute("d") != unknown
 
 
 def test_the_python_loader_and_a_path_prefix(chrome, tmp_path):
