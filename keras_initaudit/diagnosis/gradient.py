@@ -36,8 +36,9 @@ def vanishing_gradient(network: Network) -> list[Case]:
             candidates.append((largest[i], i))
     if not candidates:
         return []
-    decades, i = min(candidates, key=lambda pair: (pair[0], levels[pair[1]][0]))
-    return [_case(network, network.rows[i], levels[i][1], -decades, -1.0)] if -decades >= LEAST_DRIFT else []
+    upstream, i = min(candidates, key=lambda pair: (pair[0], levels[pair[1]][0]))
+    decades, end = levels[i]
+    return [_case(network, network.rows[i], end, -decades, -1.0, amount=-upstream)] if -upstream >= LEAST_DRIFT else []
 
 
 def exploding_gradient(network: Network) -> list[Case]:
@@ -54,7 +55,8 @@ def exploding_gradient(network: Network) -> list[Case]:
     if not growing:
         return []
     amount, i, damping = max(growing, key=lambda item: item[0])
-    return [_case(network, network.rows[i], levels[i][1], amount * damping, 1.0, damping)]
+    decades, end = levels[i]
+    return [_case(network, network.rows[i], end, decades, 1.0, amount=amount, damping=damping)]
 
 
 def _between(network: Network, early: int, late: Row, normalising: list[int]) -> bool:
@@ -62,7 +64,9 @@ def _between(network: Network, early: int, late: Row, normalising: list[int]) ->
     return any(network.is_ancestor(early, n) and network.is_ancestor(n, late.index) for n in normalising)
 
 
-def _case(network: Network, row: Row, end: Row, decades: float, sign: float, damping: float = 1.0) -> Case:
+def _case(
+    network: Network, row: Row, end: Row, decades: float, sign: float, *, amount: float, damping: float = 1.0
+) -> Case:
     between = [
         k
         for k in network.kernels
@@ -73,7 +77,7 @@ def _case(network: Network, row: Row, end: Row, decades: float, sign: float, dam
     kernels = [first, *between] if first.has_kernel else between
     change = proposals.alike(network, kernels)
     return Case(
-        amount=decades / damping,
+        amount=amount,
         observed=decades,
         limit=lambda limit: limit * damping,
         layer=(row if row.has_kernel else next(iter(change), row)).path,

@@ -26,6 +26,8 @@ class Case:
 
     amount: float
     """How much of the fault there is: what the limits of the rule bound."""
+    harmful: float | None = None
+    """How much of it is bad by itself, which the second limit bounds; `amount` where None, and nothing where NaN."""
     layer: str | None
     """Path of the layer to name; None for the whole model."""
     observed: Any = None
@@ -90,7 +92,7 @@ def find(rule: Rule, network: Network, thresholds: Thresholds) -> list[Finding]:
         look, bad = (*(getattr(thresholds, name) for name in rule.thresholds), None, None)[:2]
         if look is not None and not _reaches(rule, case.amount, look):
             continue
-        is_bad = bad is not None and _reaches(rule, case.amount, bad)
+        is_bad = bad is not None and _reaches(rule, case.amount if case.harmful is None else case.harmful, bad)
         severity: Severity = case.severity or ("bad" if is_bad else "warning")
         found.append(_finding(rule, network, case, severity, bad if severity == "bad" and bad is not None else look))
     return found

@@ -16,7 +16,8 @@ from .rule import FIRST, Case, Rule
 
 SCALE = ("vanishing-signal", "exploding-signal", "vanishing-gradient", "exploding-gradient")
 SATURATION = ("saturated-units", "attention-entropy")
-SYMPTOMS = ("collapsed-samples", *SATURATION, "dead-units", "initial-loss", "update-ratio")
+STEPS = ("update-ratio", "divergence")
+SYMPTOMS = ("collapsed-samples", *SATURATION, "dead-units", "initial-loss", *STEPS)
 
 
 def _nothing(network: Network, case: Case) -> Remedy | None:
@@ -39,7 +40,7 @@ _OF_SATURATION = (
     "exploding-gradient",
     "collapsed-samples",
     "initial-loss",
-    "update-ratio",
+    *STEPS,
     "no-gradient",
     "no-update",
 )
@@ -216,7 +217,7 @@ RULES: tuple[Rule, ...] = (
         "decades by which the norm of dL/d(activation) grows",
         gradient.grows,
         units.new_kernels,
-        ("update-ratio",),
+        STEPS,
         "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
         postponed="gradient",
     ),
@@ -241,7 +242,7 @@ RULES: tuple[Rule, ...] = (
         "loss over the loss of an uninformed model",
         data.overconfident,
         data.smaller_outputs,
-        ("exploding-gradient", "update-ratio", "no-gradient"),
+        ("exploding-gradient", *STEPS, "no-gradient"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
         expected=1.0,
     ),
@@ -283,7 +284,7 @@ RULES: tuple[Rule, ...] = (
         "log10 of rms(update) / rms(weight)",
         updates.unusual_steps,
         updates.other_rate,
-        ("non-finite", "dead-units", *SATURATION),
+        ("divergence", "non-finite", "dead-units", *SATURATION),
         "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
         expected=-3.0,
         follows=lambda f: FIRST if f.severity == "bad" and f.evidence.get("expected_before") is False else None,

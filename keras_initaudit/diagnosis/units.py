@@ -179,7 +179,11 @@ def attention_entropy(network: Network) -> list[Case]:
         for row in network.rows
         if row.stats.attention_entropy <= 1.0 - _FEW and not _gives_answers(network, row)
     ]
-    return [dataclasses.replace(case, amount=1.0 - case.amount) for case in _saturated(network, known)]
+    entropy = {row.path: row.stats.attention_entropy for _, row in known}
+    return [
+        dataclasses.replace(case, amount=entropy[case.affected[0]], harmful=1.0 - (case.harmful or 0.0))
+        for case in _saturated(network, known)
+    ]
 
 
 def _gives_answers(network: Network, row: Row) -> bool:
@@ -192,18 +196,17 @@ def _saturated(network: Network, known: list[tuple[float, Row]]) -> list[Case]:
     """One case for all rows; a layer that a skip connection bypasses, or that gives answers, is not bad by itself."""
     if not known:
         return []
-    largest = max(amount for amount, _ in known)
-    found = [(amount, row) for amount, row in known if amount >= _AS_MUCH * largest]
-    mild = {row.index for _, row in found if network.bypassed(network.owner(row)) or _gives_answers(network, row)}
-    amount, worst = max(found, key=lambda item: (item[1].index not in mild, item[0], -item[1].index))
+    amount, worst = max(known, key=lambda item: (item[0], -item[1].index))
+    found = [(share, row) for share, row in known if share >= _AS_MUCH * amount]
+    mild = [row for _, row in found if network.bypassed(network.owner(row)) or _gives_answers(network, row)]
     rows = [worst, *(row for _, row in found if row is not worst)]
     return [
         Case(
             amount=amount,
+            harmful=max((share for share, row in found if row not in mild), default=0.0),
             layer=network.owner(worst).path,
             affected=[row.path for row in rows],
             change=_changed(network, rows),
-            severity="warning" if worst.index in mild else None,
             facts={"preactivation_rms": worst.stats.preactivation_rms, "what": worst.info.role},
         )
     ]

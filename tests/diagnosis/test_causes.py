@@ -27,6 +27,15 @@ def gated(shot: Snapshot) -> Snapshot:
     return odd.added(shot, gates, Statistics(activation_saturated=0.9))
 
 
+def sharp(shot: Snapshot) -> Snapshot:
+    weights = LayerInfo("dense_2/attention", 2, "attention", "MultiHeadAttention", activation="softmax")
+    return odd.added(shot, weights, Statistics(attention_entropy=0.01))
+
+
+def unscaled_targets(shot: Snapshot) -> Snapshot:
+    return odd.of(edited(shot, "target", activation_rms=1e4), loss_kind="squares")
+
+
 def over_confident(shot: Snapshot) -> Snapshot:
     return odd.of(edited(shot, "head", activation_rms=500.0), loss=1e4)
 
@@ -36,6 +45,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "non-finite": lambda s: edited(s, "dense_1", weight_nonfinite=0.1),
     "non-finite, in between": lambda s: edited(s, "dense_4", preactivation_nonfinite=0.1),
     "input-scale": lambda s: edited(s, "input", activation_rms=1e4),
+    "target-scale": unscaled_targets,
     "symmetric-units": lambda s: edited(s, "dense_1", weight_identical=1.0, gradient_identical=1.0),
     "duplicate-kernels": lambda s: edited(s, "dense_3", layer={"duplicate_of": "dense_2"}),
     "fan-mismatch": misread,
@@ -44,6 +54,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "exploding-signal": lambda s: edited(s, "dense_3", activation_rms=1e4),
     "vanishing-signal": lambda s: edited(s, "dense_4", activation_rms=1e-6),
     "saturated-units": gated,
+    "attention-entropy": sharp,
     "vanishing-gradient": lambda s: edited(s, "dense_0", backward_rms=1e-9 * s["dense_5"].backward_rms),
     "exploding-gradient": lambda s: edited(s, "dense_1", backward_rms=1e4 * s["dense_5"].backward_rms),
     "collapsed-samples": lambda s: edited(s, "dense_5", activation_spread=1e-7),
@@ -55,12 +66,22 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
 }
 
 FADING = {"vanishing-gradient", "exploding-gradient", "collapsed-samples", "no-gradient", "initial-loss"}
-SYMPTOMS = FADING | {"saturated-units", "update-ratio, a little"}
+SATURATION = {"saturated-units", "attention-entropy"}
+SYMPTOMS = FADING | SATURATION | {"update-ratio, a little"}
 
 CONSEQUENCES: dict[str, set[str]] = {
-    "non-finite": {*SYMPTOMS, "vanishing-signal", "exploding-signal", "dead-units", "dead-units, most", "input-scale"},
+    "non-finite": {
+        *SYMPTOMS,
+        "vanishing-signal",
+        "exploding-signal",
+        "dead-units",
+        "dead-units, most",
+        "input-scale",
+        "target-scale",
+    },
     "non-finite, in between": {*SYMPTOMS, "vanishing-signal", "dead-units, most"},
     "input-scale": {*SYMPTOMS, "dead-units", "dead-units, most"},
+    "target-scale": {*SYMPTOMS, "dead-units", "dead-units, most"},
     "symmetric-units": {
         *SYMPTOMS,
         "vanishing-signal",
@@ -84,13 +105,14 @@ CONSEQUENCES: dict[str, set[str]] = {
     "exploding-signal": {*SYMPTOMS, "non-finite, in between", "dead-units, most"},
     "vanishing-signal": {*SYMPTOMS, "dead-units, most", "no-update"},
     "saturated-units": {*FADING, "update-ratio, a little", "no-update"},
+    "attention-entropy": {*FADING, "update-ratio, a little", "no-update"},
     "vanishing-gradient": {"collapsed-samples", "update-ratio, a little", "no-update"},
     "exploding-gradient": {"update-ratio, a little"},
     "collapsed-samples": {"update-ratio, a little"},
     "initial-loss": {"no-gradient", "update-ratio, a little"},
     "no-gradient": {"update-ratio, a little"},
     "no-update": {"update-ratio, a little"},
-    "update-ratio": {"non-finite", "non-finite, in between", "dead-units", "dead-units, most", "saturated-units"},
+    "update-ratio": {"non-finite", "non-finite, in between", "dead-units", "dead-units, most", *SATURATION},
 }
 """What is a consequence of what, where both touch one chain; every other pair is two causes."""
 
@@ -105,7 +127,7 @@ def told(found: tuple[Finding, ...]) -> dict[str, set[str]]:
 
 def test_each_symptom_alone_is_found_alone() -> None:
     assert diagnose([BASE]) == ()
-    assert {rule_of(plant) for plant in PLANTS} == {rule.slug for rule in RULES}
+    assert {rule_of(plant) for plant in PLANTS} | {"divergence"} == {rule.slug for rule in RULES}
     for plant, make in PLANTS.items():
         assert told(diagnose([make(BASE)])) == {rule_of(plant): set()}, plant
 
@@ -169,7 +191,7 @@ def test_attention_weights_are_joined_to_what_follows_their_layer() -> None:
     weights = LayerInfo("attention/attention", 1, "attention", "MultiHeadAttention", activation="softmax")
     shot = odd.added(shot, weights, Statistics(attention_entropy=0.01))
     collapsed = edited(shot, "dense_5", activation_spread=1e-7)
-    assert told(diagnose([collapsed])) == {"saturated-units": {"collapsed-samples"}}
+    assert told(diagnose([collapsed])) == {"attention-entropy": {"collapsed-samples"}}
 
 
 def test_the_fans_explain_what_lies_mostly_in_their_layers() -> None:
@@ -212,8 +234,41 @@ def test_a_loss_that_was_small_may_rise_to_that_of_an_uninformed_model() -> None
     assert not diagnose([odd.of(BASE, loss=1e-3), odd.of(BASE, loss=2.0, step=5)])
 
 
-def test_a_loss_that_ran_away_is_the_plainer_sign_of_steps_that_are_too_long() -> None:
-    later = odd.of(PLANTS["update-ratio"](BASE), loss=1e6, step=3)
-    (found,) = diagnose([BASE, later])
-    assert found.rule == "update-ratio"
-    assert "rose from" in found.message
+def run_away(shot: Snapshot, step: int = 5) -> Snapshot:
+    return odd.of(shot, loss=1e6, step=step)
+
+
+def test_steps_that_are_too_long_are_the_cause_of_a_loss_that_ran_away_where_they_were_seen() -> None:
+    (alone,) = diagnose([BASE, run_away(BASE)])
+    assert (alone.rule, alone.severity, alone.evidence["step"]) == ("divergence", "bad", 5)
+    assert "rose from" in alone.message
+    (measured,) = diagnose([BASE, run_away(PLANTS["update-ratio"](BASE))])
+    assert told((measured,)) == {"update-ratio": {"divergence"}}
+    # A step that is only odd is what the runaway itself may have made of the weights.
+    (odd_steps,) = diagnose([BASE, run_away(PLANTS["update-ratio, a little"](BASE))])
+    assert told((odd_steps,)) == {"divergence": {"update-ratio"}}
+
+
+@pytest.mark.parametrize(
+    "cause", ["input-scale", "target-scale", "exploding-signal", "exploding-gradient", "initial-loss", "fan-mismatch"]
+)
+def test_a_loss_that_ran_away_is_laid_on_what_was_found_at_the_start(cause: str) -> None:
+    start = PLANTS[cause](BASE)
+    (found,) = diagnose([start, odd.of(BASE, loss=1e7, step=5)])
+    assert (found.rule, found.severity) == (cause, "bad")
+    if diagnose([start])[0].severity == "warning":
+        assert [(c["rule"], c["step"]) for c in found.evidence["consequences"]] == [("divergence", 5)]
+
+
+def test_the_first_update_that_was_too_long_is_the_cause_of_a_loss_that_ran_away() -> None:
+    start = odd.of(BASE, learning_rate=2.0)
+    (expected,) = diagnose([start])
+    assert (expected.rule, expected.severity) == ("update-ratio", "warning")
+    (found,) = diagnose([start, run_away(start)])
+    assert (found.rule, found.severity, found.evidence.get("step", 0)) == ("update-ratio", "bad", 0)
+    assert [(c["rule"], c["step"]) for c in found.evidence["consequences"]] == [("divergence", 5)]
+
+
+def test_a_loss_that_ran_away_is_none_of_what_a_shared_seed_does() -> None:
+    found = told(diagnose([PLANTS["duplicate-kernels"](BASE), run_away(BASE)]))
+    assert found == {"divergence": set(), "duplicate-kernels": set()}

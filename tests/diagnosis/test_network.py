@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import odd_networks as odd
 import pytest
-from numpy_network import edited, glorot, of_kind
+from numpy_network import edited, of_kind
 
-from keras_initaudit.diagnosis import Thresholds
 from keras_initaudit.diagnosis.network import Network
 from keras_initaudit.flow import Row
 from keras_initaudit.records import NAN, LayerInfo, Snapshot, Statistics
@@ -147,73 +143,9 @@ def test_a_cycle_is_cut_where_it_is_met() -> None:
     assert net.rows[1].index not in net.parents[1]
 
 
-def test_only_plain_descent_is_not_adaptive() -> None:
-    told = {name: Network(odd.of(odd.healthy(), optimizer=name)).adaptive for name in ("SGD", "Adam", "Lion", "")}
-    assert told == {"SGD": False, "Adam": True, "Lion": True, "": True}
-
-
-# --- how fast the weights move
-
-
-def moving(*gradients: float, optimizer: str = "SGD", momentum: float = 0.0, rate: float = 0.01) -> Network:
-    """A chain with weights of rms 1 and these gradients, the head's last."""
-    shot = odd.healthy(len(gradients) - 1)
-    paths = [info.path for info in shot.layers if info.weight is not None]
-    for path, gradient in zip(paths, gradients, strict=True):
-        shot = edited(shot, path, weight_rms=1.0, gradient_rms=gradient)
-    return Network(odd.of(shot, optimizer=optimizer, momentum=momentum, learning_rate=rate))
-
-
-def test_the_pace_of_descent_counts_momentum_and_that_of_other_optimizers_is_the_gradient() -> None:
-    net = moving(3.0, 1.0, 2.0, momentum=0.9)
-    assert net.paces(net.kernels) == pytest.approx([0.1, 0.2, 0.3])
-    # The median kernel; one step of a gradient that goes on for a while with momentum.
-    assert 10 ** net.first_step() == pytest.approx(0.02 / math.sqrt(0.1))
-    adam = moving(3.0, 1.0, 2.0, optimizer="Adam", momentum=0.9)
-    assert adam.paces(adam.kernels) == [1.0, 2.0, 3.0]
-    assert math.isnan(adam.first_step())
-    assert moving(1.0, 1.0, rate=0.0).paces([]) == []
-
-
-def test_frozen_kernels_have_no_pace_and_small_ones_may_grow() -> None:
-    net = moving(3.0, 1.0, 2.0)
-    frozen = Network(edited(edited(net.snapshot, "dense_0", layer={"trainable": False}), "dense_1", weight_rms=1e-6))
-    assert frozen.paces(frozen.kernels) == pytest.approx([0.02, 1e4])
-    # 1e-6 counts as half of 1 / sqrt(64).
-    assert 10 ** frozen.first_step() == pytest.approx((0.02 + 0.01 / 0.0625) / 2)
-
-
-def test_below_heads_of_zeros_the_pace_is_not_known() -> None:
-    shot = edited(moving(1.0, 1.0, 1.0).snapshot, "head", weight_rms=0.0)
-    net = Network(shot)
-    assert net.paces(net.kernels) == []
-    assert net.stands_still(net.kernels, Thresholds()) is None
-    assert net.partly_stands_still(net.kernels, Thresholds()) is None
-    head = next(info for info in shot.layers if info.path == "head")
-    both = Network(odd.added(shot, dataclasses.replace(head, path="end"), net.rows[1].stats))
-    assert len(both.paces(both.kernels)) == 3
-
-
-@pytest.mark.parametrize(("factor", "still"), [(0.99, True), (1.01, False)])
-def test_a_chain_stands_still_by_all_but_its_fastest_kernel_or_by_the_median_gradient(
-    factor: float, still: bool
-) -> None:
-    limits = Thresholds()
-    third = factor * 10**limits.pace_low / 3
-    net = moving(9.0 * third, third, 2 * third, rate=1.0)
-    assert net.stands_still(net.kernels, limits) is still
-    floor = factor * 10**limits.gradient_floor
-    adam = moving(1.0, 1e-3 * floor, floor, optimizer="Adam")
-    assert adam.stands_still(adam.kernels, limits) is still
-
-
-@pytest.mark.parametrize(("factor", "still"), [(0.99, True), (1.01, False)])
-def test_it_stands_still_in_part_by_the_kernel_at_the_quarter(factor: float, still: bool) -> None:
-    limits = Thresholds()
-    for optimizer, limit in (("SGD", limits.kernel_pace_low), ("Adam", limits.gradient_floor)):
-        level = factor * 10**limit
-        net = moving(1.0, level, 1.0, 1e-3 * level, 1.0, optimizer=optimizer, rate=1.0)
-        assert net.partly_stands_still(net.kernels, limits) is still
+def test_momentum_repeats_a_constant_gradient() -> None:
+    repeats = [Network(odd.of(odd.healthy(), momentum=m)).persistence for m in (0.0, 0.9, 0.99, 1.0)]
+    assert repeats == pytest.approx([1.0, 10.0, 100.0, 1000.0])
 
 
 def test_a_normalisation_that_gives_out_next_to_nothing_does_nothing_unless_it_gives_out_zero() -> None:
@@ -231,46 +163,3 @@ def test_attention_weights_stand_at_the_last_part_of_their_layer() -> None:
     net = Network(odd.added(shot, weights, Statistics(attention_entropy=0.5)))
     assert net.place(net.rows[-1]).path == "attention/output"
     assert net.place(net.rows[1]).path == "dense_0"
-
-
-def test_a_network_is_as_narrow_as_the_chain_in_which_errors_of_scale_multiply() -> None:
-    relu = Network(odd.healthy(5))
-    assert [row.path for row in relu.loose] == [f"dense_{i}" for i in range(5)]
-    assert relu.narrowness == pytest.approx(5 / 64)  # four hidden kernels behind the first, and the head
-    one_tanh = Network(edited(odd.healthy(5), "dense_2", layer={"activation": "tanh"}))
-    assert one_tanh.narrowness == pytest.approx(4 / 64)
-    assert not one_tanh.bounded
-    normalised = Network(odd.normalised(odd.healthy(5), "dense_2"))
-    assert normalised.narrowness == pytest.approx(4 / 64)
-    # Skip connections lead round all but the first, which meets the data: the head alone is left.
-    assert Network(odd.plain(5, residual=True)).narrowness == pytest.approx(1 / 64)
-
-
-def test_depthwise_kernels_see_one_channel_each_and_do_not_make_a_network_narrow() -> None:
-    shot = odd.healthy(5)
-    for i in (1, 3):
-        shot = edited(shot, f"dense_{i}", layer=of_kind("DepthwiseConv2D") | {"fan_in": 9.0})
-    assert Network(shot).narrowness == pytest.approx(3 / 64)
-
-
-def test_where_nothing_can_run_away_nothing_is_narrow() -> None:
-    net = Network(odd.plain(5, glorot, "tanh"))
-    assert (net.loose, net.bounded, net.narrowness) == ((), True, 0.0)
-    alone = Network(odd.plain(0))
-    assert (alone.loose, alone.bounded, alone.narrowness) == ((), False, 0.0)
-
-
-def test_what_a_softmax_takes_in_cannot_run_away() -> None:
-    net = Network(odd.attention(0.9))
-    assert not {"mha/query", "mha/key"} & {row.path for row in net.loose}
-
-
-def test_a_recurrent_kernel_counts_once_for_each_step() -> None:
-    shot = edited(odd.healthy(3), "dense_0", layer=of_kind("SimpleRNN"))
-    shot = edited(shot, "input", layer={"shape": (20, 64)})
-    part = LayerInfo("dense_0/recurrent_kernel", 1, "weight", "SimpleRNNCell", weight="recurrent_kernel", fan_in=64.0)
-    shot = odd.added(shot, part, Statistics())
-    assert Network(shot).narrowness == pytest.approx(3 / 64 + 20 / 64)
-    unknown = edited(shot, "input", layer={"shape": (-1, 64)})
-    assert Network(unknown).narrowness == pytest.approx(3 / 64 + 1 / 64)
-    assert Network(edited(shot, "dense_0", layer={"activation": "tanh"})).narrowness == pytest.approx(3 / 64)

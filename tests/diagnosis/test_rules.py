@@ -12,7 +12,7 @@ import pytest
 from numpy_network import edited, glorot, of_kind
 from odd_networks import healthy, pixels, plain, with_kernel
 
-from keras_initaudit.diagnosis import Thresholds, diagnose
+from keras_initaudit.diagnosis import diagnose
 from keras_initaudit.diagnosis.network import Network
 from keras_initaudit.diagnosis.scale import drifts
 from keras_initaudit.records import NAN, Finding, LayerInfo, LossKind, Snapshot, Statistics
@@ -29,6 +29,10 @@ def findings(made: odd.Made) -> tuple[Finding, ...]:
 
 def rules(made: odd.Made) -> list[str]:
     return [f.rule for f in findings(made)]
+
+
+def severity(made: odd.Made, rule: str) -> list[str]:
+    return [f.severity for f in findings(made) if f.rule == rule]
 
 
 def inserted(shot: Snapshot, after: str, path: str, kind: str, **statistics: float) -> Snapshot:
@@ -93,6 +97,69 @@ def test_a_layer_is_charged_with_what_its_activation_makes_of_it() -> None:
     assert first(shot).layer == "dense_1"
 
 
+def test_where_residual_blocks_repeat_it_is_the_block_that_multiplies() -> None:
+    def grown(residual: bool) -> Finding:
+        shot = plain(6, factor=2.0, residual=residual)
+        end = "add" if residual else "dense"
+        for i in range(6):
+            size = shot["input"].activation_rms * 10.0 ** (0.4 * (i + 1))
+            shot = edited(shot, f"{end}_{i}", activation_rms=size)
+        return first(shot)
+
+    blocks, layers = grown(True), grown(False)
+    assert "each block multiplies the signal by 2.5; after 6 blocks it is 251 times as large at add_5" in blocks.message
+    assert "each layer multiplies the signal by 2.5; after 6 layers it is 251 times as large" in layers.message
+    assert blocks.evidence["layers"] == layers.evidence["layers"] == [f"dense_{i}" for i in range(6)]
+    assert (blocks.layer, blocks.evidence["worst"], layers.layer) == ("dense_0", "add_5", "dense_5")
+
+
+def test_a_kernel_is_named_and_not_the_pooling_at_which_it_was_seen() -> None:
+    """Its own where the row has one, the last where the samples are lost, else the first of those that make it."""
+    shot = healthy()
+    for i in range(3):
+        shot = edited(shot, f"dense_{i}", activation_rms=shot["input"].activation_rms * 10.0 ** (i + 1))
+    assert [first(shot).layer, first(shot).evidence["worst"]] == ["dense_2", "dense_2"]
+    pooled = inserted(
+        shot, "dense_2", "pool", "GlobalMaxPooling2D", activation_rms=4.0 * shot["dense_2"].activation_rms
+    )
+    assert [first(pooled).layer, first(pooled).evidence["worst"]] == ["dense_0", "pool"]
+    faded = inserted(odd.graded(-1.0), "dense_1", "pool", "AveragePooling2D")
+    lowest = edited(faded, "pool", backward_rms=0.1 * faded["dense_0"].backward_rms)
+    lowest = edited(lowest, "dense_0", backward_rms=lowest["pool"].backward_rms)
+    assert [first(lowest).layer, first(lowest).rule] == ["dense_0", "vanishing-gradient"]
+    alike = inserted(healthy(), "dense_2", "pool", "AveragePooling2D", activation_spread=1e-8)
+    assert [first(alike).layer, first(alike).evidence["worst"]] == ["dense_2", "pool"]
+    for made in (shot, pooled, lowest, alike):
+        found, kernels = first(made), {info.path for info in made.layers if info.weight is not None}
+        assert found.layer in kernels
+        assert set(found.evidence["layers"]) <= kernels
+
+
+def test_it_says_what_the_kernels_were_drawn_by_where_it_was_the_same_for_all_of_three_or_more() -> None:
+    def message(shot: Snapshot, paths: tuple[str, ...] = (), **layer: Any) -> str:
+        for path in paths:
+            shot = edited(shot, path, layer=layer)
+        return first(shot).message
+
+    drift, gradient = odd.each(plain(12, 1.0), initializer="RandomNormal"), odd.graded(-1.0)
+    assert message(gradient).endswith("at dense_0; all 10 kernels are drawn by RandomNormal")
+    assert message(drift).endswith("; all 12 kernels are drawn by RandomNormal")
+    sized = odd.each(drift, initializer_config={"mean": 0.0, "stddev": 1.0, "seed": 3})
+    assert message(sized).endswith("; all 12 kernels are drawn by RandomNormal(stddev=1)")
+    scaled = odd.each(drift, initializer="VarianceScaling", initializer_config={"scale": 9.0, "mode": "fan_in"})
+    assert message(scaled).endswith("; all 12 kernels are drawn by VarianceScaling(scale=9)")
+    # Another one among them, another size, an initializer that is not known: nothing is said.
+    assert "drawn by" not in message(sized, ("dense_4",), initializer="GlorotUniform")
+    assert "drawn by" not in message(sized, ("dense_4",), initializer_config={"stddev": 2.0})
+    assert "drawn by" not in message(odd.each(drift, initializer=None))
+    # Nor of two.
+    two = plain(2, 1.0)
+    for i in range(2):
+        two = edited(two, f"dense_{i}", activation_rms=two["input"].activation_rms * 10.0 ** (i + 1))
+    assert "after 2 layers" in message(two)
+    assert "drawn by" not in message(two)
+
+
 def test_a_branch_may_fade_and_may_not_explode() -> None:
     shot = plain(8, factor=0.1, residual=True)
     assert rules(edited(shot, "dense_3", activation_rms=1e-6)) == []
@@ -129,6 +196,17 @@ def test_a_branch_may_pass_no_gradient_as_long_as_what_feeds_it_has_one() -> Non
     assert "vanishing-gradient" in rules(edited(shot, "dense_0", backward_rms=1e-9))
 
 
+def test_what_is_left_of_a_gradient_is_told_of_the_row_that_is_named() -> None:
+    """Of the branch, which has less than the row that feeds it; how severe it is goes by that row."""
+    shot = edited(odd.graded(0.0, depth=4), "dense_3", layer={"inputs": ("dense_2", "dense_0")})
+    last = shot["dense_3"].backward_rms
+    shot = edited(edited(shot, "dense_0", backward_rms=1e-3 * last), "dense_1", backward_rms=1e-5 * last)
+    found = first(shot)
+    assert (found.rule, found.severity, found.evidence["worst"]) == ("vanishing-gradient", "warning", "dense_1")
+    assert "1e-5 of it is left at dense_1" in found.message
+    assert found.evidence["observed"] == pytest.approx(5.0, abs=0.01)
+
+
 def test_what_data_far_from_unit_scale_does_is_not_the_layers_drift() -> None:
     for size in (5e-4, 30.0):  # beyond the warning, and not yet bad
         shot = edited(healthy(), "input", activation_rms=size)
@@ -151,6 +229,12 @@ def test_a_sum_of_many_positions_may_be_as_large_as_they_are_many(
     for path in ("dense_1", "dense_2"):
         shot = edited(shot, path, activation_rms=1e3)
     assert [f.rule for f in findings(shot) if f.rule == "exploding-signal"] == told
+
+
+def test_an_activation_layer_behind_unscaled_data_is_no_layer_that_shrinks_it() -> None:
+    shot = edited(edited(healthy(), "input", activation_rms=1e4), "dense_0", activation_rms=1e4)
+    shot = inserted(shot, "dense_0", "activation", "Activation", activation_rms=1.0)
+    assert rules(inserted(shot, "activation", "dropout", "Dropout")) == ["input-scale"]
 
 
 def test_where_branches_of_different_size_meet_the_larger_counts() -> None:
@@ -268,9 +352,31 @@ def test_the_worst_of_the_saturated_is_named() -> None:
     for here, there, worst in ((0.01, 0.04, "dense_1"), (0.04, 0.01, "dense_2")):
         shot = odd.added(odd.attention(here), other, Statistics(attention_entropy=there))
         assert (first(shot).layer, first(shot).evidence["observed"]) == (worst, 0.01)
-    # Bad gates before attention that is only odd, whose figure is the larger one.
+    # Gates and attention are two findings, the worse of them first.
     shot = odd.added(odd.gates(0.7), other, Statistics(attention_entropy=0.2))
-    assert (first(shot).layer, first(shot).severity) == ("dense_1", "bad")
+    assert [(f.rule, f.layer, f.severity) for f in findings(shot)] == [
+        ("saturated-units", "dense_1", "bad"),
+        ("attention-entropy", "dense_2", "warning"),
+    ]
+
+
+def test_of_layers_that_are_saturated_those_that_nothing_leads_round_count_as_bad() -> None:
+    """`dense_0` meets the data, so that nothing leads round it; a skip connection does round `dense_2`."""
+    base = plain(4, glorot, "tanh", residual=True)
+    base = edited(base, "add_0", layer={"inputs": ("dense_0",)})
+    for stem, branch, told in (
+        (0.6, 0.1, "bad"),
+        (0.6, 0.9, "bad"),
+        (0.5, 0.9, "warning"),
+        (0.31, 0.6, "warning"),  # too little of it in the one is no reason to keep silent of the other
+        (0.0, 0.99, "warning"),
+        (0.34, 0.3, None),
+    ):
+        shot = edited(edited(base, "dense_0", activation_saturated=stem), "dense_2", activation_saturated=branch)
+        assert severity(shot, "saturated-units") == ([] if told is None else [told]), (stem, branch)
+        if told is not None:
+            assert first(shot).evidence["observed"] == max(stem, branch)
+            assert first(shot).layer == ("dense_0" if stem > branch else "dense_2")
 
 
 def test_twins_are_held_by_size_and_largest_entry_of_their_gradients() -> None:
@@ -351,6 +457,71 @@ def test_one_kernel_that_moves_is_enough_and_tables_do_not_count() -> None:
     assert rules(edited(healthy(), "dense_0", layer={"lookup": True}, update_log10=2.0)) == []
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "step"),
+    [
+        ("SGD", lambda gradient: gradient),
+        ("Adam", lambda _: 1.0),
+        ("AdamW", lambda _: 1.0),
+        ("Lion", lambda _: 1.0),
+        ("RMSprop", lambda _: 1.0 / math.sqrt(0.1)),
+        ("Adagrad", lambda gradient: gradient / math.sqrt(0.1 + gradient**2)),
+    ],
+)
+def test_the_first_update_is_as_long_as_rate_and_optimizer_make_it(optimizer: str, step: Any) -> None:
+    shot = odd.of(healthy(), optimizer=optimizer)
+    rows = {info.path: row for info, row in zip(shot.layers, shot.statistics, strict=True) if row.weight_rms > 0}
+    steps = {path: step(row.gradient_rms) / row.weight_rms for path, row in rows.items()}
+    fastest = max(steps, key=lambda path: steps[path])
+    for size, told in ((10.0**-0.6, []), (10.0**-0.4, ["warning"]), (10.0**0.6, ["bad"]), (10.0**-7.1, ["warning"])):
+        found = odd.of(shot, learning_rate=size / steps[fastest])
+        assert severity(found, "update-ratio") == told
+        if told:
+            assert first(found).evidence["observed"] == pytest.approx(math.log10(size))
+            assert first(found).layer == (fastest if size > 1e-3 else None)
+            assert first(found).message.startswith("the first update changes ")
+            assert isinstance(first(found).action, LearningRate)
+    # The next audit knows how long it was.
+    long = odd.of(shot, learning_rate=4.0 / steps[fastest])
+    assert severity((shot, odd.of(long, step=1)), "update-ratio") == []
+
+
+def test_nothing_is_said_of_a_first_update_whose_length_is_not_known() -> None:
+    assert rules(odd.of(healthy(), optimizer="SGD", learning_rate=1e3)) == ["update-ratio"]
+    for unknown in (
+        {"optimizer": "Ftrl", "learning_rate": 1e3},
+        {"optimizer": "", "learning_rate": 1e3},
+        {"optimizer": "SGD", "learning_rate": None},
+        {"optimizer": "SGD", "learning_rate": 0.0},  # as of a schedule that begins there
+    ):
+        assert rules(odd.of(healthy(), **unknown)) == []
+    without = healthy()
+    for path in ("dense_0", "dense_1", "dense_2", "head"):
+        without = edited(without, path, gradient_rms=NAN)
+    assert rules(odd.of(without, optimizer="Adam", learning_rate=1e3)) == []
+
+
+def test_a_small_weight_may_move_by_any_multiple_of_its_size_unless_a_normalisation_hides_that() -> None:
+    """From 0.03 / sqrt(64) on its size counts; a gate of zero has none."""
+    least = 0.03 / 8
+    for size, kind, told in (
+        (0.9 * least, "", []),
+        (1.1 * least, "", ["bad"]),
+        (0.9 * least, "BatchNormalization", ["bad"]),
+        (0.9 * least, "LayerNormalization", ["bad"]),
+        (0.9 * least, "Dropout", []),
+        (0.0, "BatchNormalization", []),
+    ):
+        shot = edited(odd.paced(healthy(), -3.0), "dense_1", weight_rms=size, gradient_rms=1e4 * size or 1.0)
+        shot = inserted(shot, "dense_1", "behind", kind) if kind == "Dropout" else shot
+        shot = odd.normalised(shot, "dense_1", kind=kind) if "Norm" in kind else shot
+        assert severity(shot, "update-ratio") == told, (size, kind)
+        # The same of an update that was made.
+        made = edited(healthy(), "dense_1", weight_rms=size, update_log10=1.0)
+        made = odd.normalised(made, "dense_1", kind=kind) if "Norm" in kind else made
+        assert severity(made, "update-ratio") == told, (size, kind)
+
+
 def scheme(name: str | None, rms: float, **layer: Any) -> Snapshot:
     """A healthy network whose second layer was started by a scheme, with weights of this rms."""
     return edited(healthy(), "dense_1", layer={"initializer": name} | layer, weight_rms=rms)
@@ -389,7 +560,7 @@ def test_the_law_of_a_scheme_is_read_off_its_settings(name: str, config: dict[st
     shape = {"weight_shape": (64, 16), "fan_in": 4.0, "fan_out": 16.0, "initializer_config": config}
     (found,) = findings(scheme(name, math.sqrt(square / 64.0), **shape))
     assert found.rule == "fan-mismatch"
-    assert found.evidence["expected"] == pytest.approx(math.sqrt(square / 4.0))
+    assert found.evidence["ratio"] == pytest.approx(math.sqrt(4.0 / 64.0))
     for wrong in (0.8, 1.25):  # a weight of another size was not started so
         assert rules(scheme(name, wrong * math.sqrt(square / 64.0), **shape)) == []
 
@@ -430,6 +601,19 @@ def test_it_says_where_an_activation_hides_what_is_not_finite() -> None:
     assert first(edited(hidden, "dense_1", activation_nonfinite=0.1)).evidence["hidden_by_activation"] is False
 
 
+def test_a_normalisation_behind_the_first_kernel_brings_small_data_nearer_to_unit_scale() -> None:
+    """Even one whose epsilon is larger than what arrives, save that it works on one sample at a time."""
+    small, large = odd.scaled(1e-5), odd.scaled(1e4)
+    assert severity(small, "input-scale") == severity(large, "input-scale") == ["bad"]
+
+    def behind(shot: Snapshot, kind: str) -> Snapshot:
+        return inserted(shot, "dense_0", "norm", kind, activation_rms=1e-3)
+
+    assert severity(behind(small, "BatchNormalization"), "input-scale") == []
+    assert severity(behind(small, "LayerNormalization"), "input-scale") == ["bad"]
+    assert severity(behind(large, "BatchNormalization"), "input-scale") == ["bad"]
+
+
 def test_the_data_of_every_input_counts_and_behind_the_models_own_scaling() -> None:
     raw = edited(healthy(), "input", activation_rms=140.0)
     assert rules(inserted(raw, "input", "rescaling", "Rescaling", activation_rms=0.5)) == []
@@ -461,7 +645,7 @@ def test_what_a_persons_own_code_makes_of_the_data_is_what_arrives() -> None:
     # And what a layer does to the signal counts from there on.
     faded = edited(entering(1.0, data=1.0), "dense_0", activation_rms=1.0)
     drifted = [edited(faded, "dense_0", entering_rms=size) for size in (1.0, 1e-2, 5.0)]
-    found_in = [drifts(Network(shot), Thresholds())[1].decades for shot in drifted]
+    found_in = [drifts(Network(shot))[1].decades for shot in drifted]
     assert found_in == pytest.approx([0.0, 2.0, -math.log10(5.0)])
 
 
@@ -471,8 +655,8 @@ def test_numbers_that_are_only_looked_up_have_no_scale() -> None:
     shot = edited(shot, "input", layer={"lookup": True})
     assert rules(shot) == []
     small = edited(shot, "input", activation_rms=9.0)  # nor does the signal fade from there
-    assert drifts(Network(small), Thresholds())[1].decades == 0.0
-    assert drifts(Network(small), Thresholds())[2].decades != 0.0
+    assert drifts(Network(small))[1].decades == 0.0
+    assert drifts(Network(small))[2].decades != 0.0
 
 
 def test_what_is_looked_up_in_a_table_is_no_data() -> None:
@@ -493,7 +677,7 @@ def test_bytes_are_rescaled_and_anything_else_is_standardised(x: Any, call: str)
 
 def test_unscaled_data_and_unscaled_targets_are_two_findings() -> None:
     shot = edited(odd.targets(1e4, "squares"), "input", activation_rms=1e4)
-    assert [(f.rule, f.layer) for f in findings(shot)] == [("input-scale", "dense_0"), ("input-scale", "target")]
+    assert [(f.rule, f.layer) for f in findings(shot)] == [("input-scale", "dense_0"), ("target-scale", "target")]
 
 
 def offset(
@@ -523,7 +707,7 @@ def test_a_head_is_as_sure_as_what_it_hands_to_its_softmax() -> None:
 
 def test_targets_have_a_scale_where_the_loss_takes_them_for_numbers() -> None:
     kinds = ("squares", "distances", "classes", "yes-no", "")
-    assert [rules(odd.targets(35.0, kind)) for kind in kinds] == [["input-scale"], ["input-scale"], [], [], []]
+    assert [rules(odd.targets(35.0, kind)) for kind in kinds] == [["target-scale"], ["target-scale"], [], [], []]
 
 
 def test_a_remedy_takes_the_figures_of_all_the_data_and_there_is_none_where_it_is_no_array() -> None:
@@ -559,157 +743,15 @@ def test_figures_of_a_snapshot_are_taken_as_they_are() -> None:
     assert rules(plain(4, glorot, "tanh", x=np.ones((1, 64)))) == []
 
 
-# --- what the pace of training decides
-
-
-def severity(made: odd.Made, rule: str) -> list[str]:
-    return [f.severity for f in findings(made) if f.rule == rule]
-
-
-def test_the_head_moves_whatever_fades_below_it() -> None:
-    shot = edited(odd.with_gradients(odd.graded(-1.0, depth=4), 1e-3), "dense_0", gradient_rms=1e-9)
-    assert severity(shot, "vanishing-gradient") == ["bad"]
-    assert severity(edited(shot, "dense_0", gradient_rms=1e-3), "vanishing-gradient") == ["warning"]
-
-
-def test_an_activation_layer_behind_unscaled_data_is_no_layer_that_shrinks_it() -> None:
-    shot = edited(edited(healthy(), "input", activation_rms=1e4), "dense_0", activation_rms=1e4)
-    shot = inserted(shot, "dense_0", "activation", "Activation", activation_rms=1.0)
-    assert rules(inserted(shot, "activation", "dropout", "Dropout")) == ["input-scale"]
-
-
-def test_growth_is_of_many_branches_where_a_skip_connection_leads_round_any_of_them() -> None:
-    shot = edited(plain(6, factor=0.3, residual=True), "add_0", layer={"inputs": ("dense_0",)})
-    for i in range(6):
-        size = shot["input"].activation_rms * 10.0 ** (5.0 * (i + 1) / 6)
-        shot = edited(edited(shot, f"add_{i}", activation_rms=size), f"dense_{i}", activation_rms=size)
-    assert severity(odd.of(shot, optimizer="Adam"), "exploding-signal") == ["warning"]
-
-
-def test_small_data_is_only_odd_where_a_normalisation_brings_it_some_of_the_way() -> None:
-    shot = odd.scaled(1e-5)
-    assert severity(shot, "input-scale") == ["bad"]
-    weak = inserted(shot, "dense_0", "norm", "BatchNormalization", activation_rms=1e-3)
-    assert severity(weak, "input-scale") == ["warning"]
-
-
-def test_unscaled_data_is_bad_where_the_step_is_too_long_and_where_nothing_moves() -> None:
-    for log10, told in ((-6.0, "bad"), (-2.0, "warning"), (0.5, "bad")):
-        assert severity(odd.paced(odd.scaled(60.0), log10), "input-scale") == [told]
-
-
-def test_unscaled_data_and_long_first_steps_are_borne_by_what_keeps_within_limits() -> None:
-    for shot, rule in ((odd.paced(odd.scaled(60.0), 0.5), "input-scale"), (odd.descended(0.5), "initial-loss")):
-        assert severity(shot, rule) == ["bad"]
-        for i in range(3):
-            shot = edited(shot, f"dense_{i}", layer={"activation": "tanh"})
-        assert severity(shot, rule) == ["warning"]
-        # One layer that can run away is enough.
-        assert severity(edited(shot, "dense_1", layer={"activation": "relu"}), rule) == ["bad"]
-
-
-def test_a_last_layer_that_descent_can_move_brings_a_large_loss_down() -> None:
-    shot = odd.of(odd.with_kernel(-1, lambda w: 100.0 * w, activation="tanh"), loss=1e4)
-    for log10, told in ((-3.0, "warning"), (-4.0, "bad")):
-        assert severity(odd.paced(shot, log10), "initial-loss") == [told]
-    # With momentum the steps add up.
-    assert severity(odd.of(odd.paced(shot, -4.0), momentum=0.9), "initial-loss") == ["warning"]
-    assert severity(odd.of(odd.paced(shot, -3.0), learning_rate=None), "initial-loss") == ["bad"]
-
-
-def test_momentum_counts_where_layer_normalisations_hide_long_steps() -> None:
-    shot = odd.paced(layer_normalised(("LayerNormalization", "LayerNormalization")), math.log10(8.0 / 4))
-    assert "update-ratio" not in rules(shot)
-    assert "update-ratio" in rules(odd.of(shot, momentum=0.9))
-
-
-def test_what_gates_take_off_by_nature_does_not_make_a_network_creep() -> None:
-    shot = odd.graded(-1.9 / 9)
-    last = shot["input"].activation_rms * 10**-1.5  # half a decade of it is what one layer of gates takes off
-    shot = odd.paced(edited(shot, "dense_9", activation_rms=last), -4.0)
-    one = edited(shot, "dense_0", layer=of_kind("LSTM"))
-    assert severity(one, "vanishing-gradient") == ["bad"]
-    evidence = findings(one)[0].evidence
-    assert evidence["pace_log10"] == pytest.approx(-4.0 + math.log10(9))
-    assert evidence["lost_decades"] == pytest.approx(2.9, abs=0.1)
-    # Two more take off one decade of each.
-    three = edited(edited(one, "dense_1", layer=of_kind("LSTM")), "dense_2", layer=of_kind("LSTM"))
-    assert severity(three, "vanishing-gradient") == []
-    # Without gates what is left comes back: Glorot on six ReLU layers learns with SGD, if slowly.
-    assert severity(shot, "vanishing-gradient") == []
-
-
-def test_a_mean_square_has_to_come_down_to_the_size_of_the_targets() -> None:
-    def regression(optimizer: str, ratio: float, activation: str = "relu") -> Snapshot:
-        shot = odd.with_kernel(-1, lambda w: 100.0 * w, activation=activation)
-        shot = edited(shot, "target", layer={"kind": "float32"}, activation_std=2.0, activation_rms=2.0)
-        known: dict[str, Any] = {"optimizer": optimizer, "learning_rate": 0.1, "loss_kind": "squares"}
-        return odd.of(shot, loss=4.0 * ratio, baseline_loss=4.0, **known)
-
-    for optimizer, ratio, told in (
-        ("Adam", 0.9e6, "warning"),
-        ("Adam", 1.1e6, "bad"),
-        ("SGD", 0.9e3, "warning"),
-        ("SGD", 1.1e3, "bad"),
-    ):
-        shot = odd.with_gradients(regression(optimizer, ratio), 1e-3)
-        assert severity(odd.of(shot, optimizer=optimizer), "initial-loss") == [told]
-    # A tanh in front does not bound the gradient of a square.
-    assert severity(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), "initial-loss") == ["bad"]
-    for kind in ("classes", "distances", ""):
-        shot = odd.of(odd.paced(regression("SGD", 10.0, "tanh"), 0.5), loss_kind=kind)
-        assert severity(shot, "initial-loss") == ["warning"]
-
-
 def test_a_rate_that_warms_up_is_judged_by_where_it_goes() -> None:
-    still = odd.paced(odd.drifted(-2.2), -4.0)
-    assert severity(still, "vanishing-signal") == ["bad"]
-    assert severity(odd.of(still, peak_rate=1e3 * (still.learning_rate or 0.0)), "vanishing-signal") == ["warning"]
-    before, after = odd.updated(-9.0)
+    before, after = odd.updated(-7.5)
     warming = {"learning_rate": 1e-9, "peak_rate": 1e-3}
     assert severity((before, odd.of(after, **warming)), "update-ratio") == []
     assert severity((before, odd.of(after, learning_rate=1e-9)), "update-ratio") == ["warning"]
-
-
-def test_what_unscaled_data_does_makes_it_no_worse() -> None:
-    shot = edited(odd.paced(odd.scaled(60.0), -2.0), "dense_2", activation_dead=1.0)
-    (found,) = findings(shot)
-    assert (found.rule, found.severity) == ("input-scale", "warning")
-    assert "dead-units" in [c["rule"] for c in found.evidence["consequences"]]
-
-
-def test_a_gradient_that_grows_makes_growth_bad_for_plain_descent_alone() -> None:
-    shot = edited(odd.drifted(2.0), "dense_0", backward_rms=1e4 * healthy()["dense_2"].backward_rms)
-    for optimizer, told in (("SGD", "bad"), ("Adam", "warning")):
-        (found,) = findings(odd.of(shot, optimizer=optimizer))
-        assert (found.rule, found.severity) == ("exploding-signal", told)
-
-
-def test_saturation_in_time_counts_though_the_weights_move() -> None:
-    shot = odd.paced(edited(plain(4, glorot, "tanh"), "dense_1", activation_saturated=0.9), -1.0)
-    assert severity(shot, "saturated-units") == ["warning"]
-    assert severity(edited(shot, "dense_1", layer=of_kind("SimpleRNN")), "saturated-units") == ["bad"]
-    assert severity(odd.paced(odd.gates(0.9), -1.0), "saturated-units") == ["bad"]
-
-
-def layer_normalised(kinds: tuple[str, str], **fields: Any) -> Snapshot:
-    shot = odd.normalised(healthy(), "dense_0", "norm_0", kinds[0])
-    shot = odd.normalised(shot, "dense_1", "norm_1", kinds[1])
-    return odd.of(shot, optimizer="Adam", learning_rate=1.0, **fields)
-
-
-def test_long_steps_behind_layer_normalisations_are_told_of_a_chain_of_them() -> None:
-    layer, batch = "LayerNormalization", "BatchNormalization"
-    assert rules(layer_normalised((layer, layer))) == ["update-ratio"]
-    assert rules(layer_normalised((layer, batch))) == []  # one of them
-    assert rules(layer_normalised((batch, batch))) == []
-    # Round the second leads a skip connection.
-    assert rules(edited(layer_normalised((layer, layer)), "dense_2", layer={"inputs": ("norm_1", "norm_0")})) == []
-    # What the head gives out is not hidden from the loss.
-    headed = odd.normalised(odd.normalised(healthy(), "dense_0", "norm_0", layer), "head", "norm_1", layer)
-    assert rules(odd.of(headed, optimizer="Adam", learning_rate=1.0)) == []
-    # One that starts from zero has no size to compare with.
-    assert rules(edited(layer_normalised((layer, layer)), "dense_1", weight_rms=0.0)) == []
+    # So is the first update before it is made.
+    still = odd.paced(healthy(), -7.5)
+    assert severity(still, "update-ratio") == ["warning"]
+    assert severity(odd.of(still, peak_rate=1e5 * (still.learning_rate or 0.0)), "update-ratio") == []
 
 
 def test_the_rate_that_would_move_a_model_that_stands_still_is_told() -> None:

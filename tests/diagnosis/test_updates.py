@@ -17,6 +17,8 @@ from numpy_network import edited
 
 from keras_initaudit import InitAudit
 from keras_initaudit.diagnosis import diagnose
+from keras_initaudit.diagnosis.network import Network
+from keras_initaudit.diagnosis.updates import update_ratio
 from keras_initaudit.observe.movement import unchanged, update_log10, was_updated
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
@@ -97,7 +99,7 @@ def test_adam_makes_no_step_in_bfloat16_and_three_audits_call_it_bad(policy: Any
     assert "all 3 kernels" in found.message
     assert 'set_dtype_policy("mixed_bfloat16")' in found.remedy
     assert "beta_2=0.99" in found.message
-    assert (found.layer, found.action, found.evidence["audits"]) == (None, Policy("mixed_bfloat16"), 3)
+    assert (found.layer, found.action, found.evidence["observed"]) == (None, Policy("mixed_bfloat16"), 3)
     assert shares(callback.reports[-1].snapshot) == {"first": 1.0, "wide": 1.0, "head": 1.0}
 
 
@@ -188,6 +190,35 @@ def test_tables_whose_rows_are_looked_up_and_float64_are_not_compared() -> None:
     assert set(shares(shot)) == {"head"}
     double = keras.Sequential([keras.Input((32,)), layers.Dense(5, "softmax", dtype="float64")])
     assert shares(looking.snapshots(looking.compiled(double), looking.vectors(), looking.classes(), then=1)[1]) == {}
+
+
+def steps(optimizer: Any) -> tuple[float, float]:
+    """What is expected of the first update before it is made, and what it is: decades of the fastest kernel."""
+    callback = fitted(network(optimizer), 1)
+    before, after = (report.snapshot for report in callback.reports)
+    (expected,) = update_ratio(Network(before))
+    (made,) = update_ratio(Network(after, (before,)))
+    assert (expected.facts["expected_before"], made.facts["expected_before"]) == (True, False)
+    return float(expected.observed), float(made.observed)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "off"),
+    [
+        (lambda: keras.optimizers.SGD(0.1), 0.01),
+        (lambda: keras.optimizers.SGD(0.1, momentum=0.9), 0.01),
+        (lambda: keras.optimizers.Adam(0.01), 0.02),
+        (lambda: keras.optimizers.AdamW(0.01), 0.02),
+        (lambda: keras.optimizers.Adamax(0.01), 0.02),
+        (lambda: keras.optimizers.Nadam(0.01), 0.05),
+        (lambda: keras.optimizers.Lion(0.01), 0.02),
+        (lambda: keras.optimizers.RMSprop(0.01), 0.02),
+        (lambda: keras.optimizers.Adagrad(0.1), 0.02),
+    ],
+)
+def test_the_first_update_is_as_long_as_was_expected_before_it_was_made(optimizer: Any, off: float) -> None:
+    expected, made = steps(optimizer())
+    assert expected == pytest.approx(made, abs=off)
 
 
 # --- the judgement

@@ -199,19 +199,6 @@ def paced(shot: Snapshot, log10: float) -> Snapshot:
     return of(shot, optimizer="SGD", learning_rate=10.0**log10)
 
 
-def with_gradients(shot: Snapshot, size: float) -> Snapshot:
-    """Adam, and gradients of this rms for every kernel; NaN where they are not known."""
-    for info, row in zip(shot.layers, shot.statistics, strict=True):
-        if row.weight_rms > 0:
-            shot = edited(shot, info.path, gradient_rms=size)
-    return of(shot, optimizer="Adam")
-
-
-def descended(first_step: float) -> Snapshot:
-    """A large first loss, and a learning rate at which each kernel moves by so many decades of its size."""
-    return paced(with_kernel(-1, lambda w: 10.0 * w), first_step)
-
-
 def flat_loss(but: str = "") -> Snapshot:
     """No kernel has a gradient, but that of one layer."""
     shot = healthy()
