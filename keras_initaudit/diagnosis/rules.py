@@ -126,7 +126,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "saturated-units",
-        ("activation_saturated", "attention_entropy"),
+        ("activation_saturated", "attention_entropy", "attention_logit_max"),
         (
             "saturated_warning",
             "saturated_bad",
@@ -146,7 +146,8 @@ RULES: tuple[Rule, ...] = (
             "no-gradient",
             "no-update",
         ),
-        "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax)",
+        "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax); Zhai et al. 2023, "
+        "Stabilizing transformer training by preventing attention entropy collapse, section 3",
     ),
     Rule(
         "vanishing-gradient",

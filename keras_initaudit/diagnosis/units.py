@@ -179,9 +179,11 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
     group = proposals.alike(network, dict.fromkeys(kernels))
     where = several([row.path for row in rows])
     if worst.stats.attention_entropy <= thresholds.entropy_warning:
+        largest = worst.stats.attention_logit_max
+        logit = f", and the largest logit is {num(largest)}" if math.isfinite(largest) else ""
         message = (
             f"each query of {where} attends to little more than one key: the entropy of its attention weights is "
-            f"{percent(worst.stats.attention_entropy)} of that of uniform weights"
+            f"{percent(worst.stats.attention_entropy)} of that of uniform weights{logit}"
         )
         observed, expected, unit = worst.stats.attention_entropy, 1.0, "entropy over log(keys)"
     else:
@@ -204,6 +206,7 @@ def saturated_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             layers=[row.path for row in group],
             affected=[row.path for row in rows],
             preactivation_rms=worst.stats.preactivation_rms,
+            attention_logit_max=worst.stats.attention_logit_max,
             remedy=proposals.for_kernels(network, group, bias=True) or WholeModel(),
         )
     ]
