@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..records import Finding
-from . import data, gradient, signal, units, updates, weights
+from . import data, gradient, recurrence, signal, units, updates, weights
 from .network import Network
 from .thresholds import Thresholds
 
@@ -34,7 +34,14 @@ class Rule:
 
 
 SCALE = ("vanishing-signal", "exploding-signal", "vanishing-gradient", "exploding-gradient")
-SYMPTOMS = ("collapsed-samples", "saturated-units", "dead-units", "initial-loss", "update-ratio")
+SYMPTOMS = (
+    "collapsed-samples",
+    "saturated-units",
+    "dead-units",
+    "gradient-through-time",
+    "initial-loss",
+    "update-ratio",
+)
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -140,6 +147,7 @@ RULES: tuple[Rule, ...] = (
         (
             "vanishing-gradient",
             "exploding-gradient",
+            "gradient-through-time",
             "collapsed-samples",
             "initial-loss",
             "update-ratio",
@@ -163,7 +171,7 @@ RULES: tuple[Rule, ...] = (
             "gradient_floor",
         ),
         gradient.vanishing_gradient,
-        ("collapsed-samples", "update-ratio", "no-update"),
+        ("gradient-through-time", "collapsed-samples", "update-ratio", "no-update"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
     ),
     Rule(
@@ -171,8 +179,16 @@ RULES: tuple[Rule, ...] = (
         ("backward_rms",),
         ("gradient_growth_warning", "gradient_growth_bad"),
         gradient.exploding_gradient,
-        ("update-ratio",),
+        ("gradient-through-time", "update-ratio"),
         "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
+    ),
+    Rule(
+        "gradient-through-time",
+        ("backward_time_log10",),
+        ("time_loss_warning", "gradient_loss_warning", "gradient_growth_warning", "gradient_growth_bad"),
+        recurrence.gradient_through_time,
+        ("update-ratio",),
+        "Hochreiter 1991; Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent networks, section 2",
     ),
     Rule(
         "collapsed-samples",

@@ -46,6 +46,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "saturated-units": gated,
     "vanishing-gradient": lambda s: edited(s, "dense_0", backward_rms=1e-9 * s["dense_5"].backward_rms),
     "exploding-gradient": lambda s: edited(s, "dense_1", backward_rms=1e4 * s["dense_5"].backward_rms),
+    "gradient-through-time": lambda s: odd.through_time(s, -0.9, "dense_3"),
     "collapsed-samples": lambda s: edited(s, "dense_5", activation_spread=1e-7),
     "initial-loss": over_confident,
     "no-gradient": lambda s: edited(s, "dense_2", layer={"reached": False}, gradient_rms=NAN),
@@ -55,7 +56,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
 }
 
 FADING = {"vanishing-gradient", "exploding-gradient", "collapsed-samples", "no-gradient", "initial-loss"}
-SYMPTOMS = FADING | {"saturated-units", "update-ratio, a little"}
+SYMPTOMS = FADING | {"saturated-units", "gradient-through-time", "update-ratio, a little"}
 
 CONSEQUENCES: dict[str, set[str]] = {
     "non-finite": {*SYMPTOMS, "vanishing-signal", "exploding-signal", "dead-units", "dead-units, most", "input-scale"},
@@ -83,9 +84,10 @@ CONSEQUENCES: dict[str, set[str]] = {
     "dead-units": {*SYMPTOMS, "vanishing-signal", "exploding-signal"},
     "exploding-signal": {*SYMPTOMS, "non-finite, in between", "dead-units, most"},
     "vanishing-signal": {*SYMPTOMS, "dead-units, most", "no-update"},
-    "saturated-units": {*FADING, "update-ratio, a little", "no-update"},
-    "vanishing-gradient": {"collapsed-samples", "update-ratio, a little", "no-update"},
-    "exploding-gradient": {"update-ratio, a little"},
+    "saturated-units": {*FADING, "gradient-through-time", "update-ratio, a little", "no-update"},
+    "vanishing-gradient": {"gradient-through-time", "collapsed-samples", "update-ratio, a little", "no-update"},
+    "exploding-gradient": {"gradient-through-time", "update-ratio, a little"},
+    "gradient-through-time": {"update-ratio, a little"},
     "collapsed-samples": {"update-ratio, a little"},
     "initial-loss": {"no-gradient", "update-ratio, a little"},
     "no-gradient": {"update-ratio, a little"},

@@ -186,6 +186,24 @@ CASES: dict[str, Cases] = {
             "no baseline": lambda: odd.of(with_kernel(-1, lambda w: 100.0 * w), baseline_loss=None),
         },
     ),
+    "gradient-through-time": Cases(
+        fires={
+            "nothing is left after a step": lambda: odd.through_time(healthy(), -0.5),
+            "the recurrent kernel is zero": lambda: odd.through_time(healthy(), -44.8, steps=200),
+            "it grows": lambda: odd.through_time(healthy(), 0.2),
+        },
+        near={
+            "half of it is left": lambda: odd.through_time(healthy(), -0.3),
+            "a short sequence": lambda: odd.through_time(healthy(), -0.5, steps=5),
+            "as much more as there are steps": lambda: odd.through_time(healthy(), 0.005, steps=600),
+        },
+        healthy={
+            "an LSTM over 200 steps": lambda: odd.through_time(healthy(), -0.09, steps=200),
+            "a GRU over 200 steps": lambda: odd.through_time(healthy(), -0.21, steps=200),
+            "no length is known": lambda: odd.through_time(healthy(), -0.5, steps=0),
+            "frozen": lambda: odd.through_time(healthy(), -0.5, trainable=False),
+        },
+    ),
     "update-ratio": Cases(
         fires={
             "diverged": lambda: later(healthy(), odd.of(healthy(), loss=1e4)),
@@ -476,7 +494,7 @@ def test_the_table_is_whole() -> None:
     columns |= {f.name for f in dataclasses.fields(Snapshot)}
     limits = {f.name for f in dataclasses.fields(Thresholds)}
     slugs = [rule.slug for rule in RULES]
-    assert len(slugs) == len(set(slugs)) == 16
+    assert len(slugs) == len(set(slugs)) == 17
     for rule in RULES:
         assert set(rule.sees) <= columns, rule.slug
         assert set(rule.thresholds) <= limits, rule.slug

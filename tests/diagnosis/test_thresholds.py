@@ -27,6 +27,11 @@ def faded(decades: float) -> odd.Snapshot:
     return odd.graded(-decades / 9)
 
 
+def steps_in_time(decades: float, steps: int = 10) -> odd.Snapshot:
+    """A recurrent layer that reads so many steps, all but one of which change the gradient by so many decades."""
+    return odd.through_time(odd.healthy(), decades, steps=steps)
+
+
 def gated(forward: float, backward: float) -> odd.Snapshot:
     """Gates in the first layer, and so many decades that signal and gradient lose beyond what gates take off."""
     shot = edited(faded(backward), "dense_0", layer=of_kind("LSTM"))
@@ -128,6 +133,10 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("gradient_growth_warning", "exploding-gradient", lambda v: odd.graded(v / 9), None, WARNING),
     ("gradient_growth_bad", "exploding-gradient", lambda v: odd.graded(v / 9), WARNING, BAD),
     ("gradient_growth_bad", "exploding-gradient", behind_normalisation, None, WARNING),
+    ("time_loss_warning", "gradient-through-time", lambda v: odd.through_time(odd.healthy(), -v), None, WARNING),
+    ("gradient_loss_warning", "gradient-through-time", lambda v: steps_in_time(-v / 4, 5), None, WARNING),
+    ("gradient_growth_warning", "gradient-through-time", lambda v: steps_in_time((v + 1) / 9), None, WARNING),
+    ("gradient_growth_bad", "gradient-through-time", lambda v: steps_in_time((v + 1) / 9), WARNING, BAD),
     ("dead_warning", "dead-units", lambda v: edited(odd.healthy(), "dense_1", activation_dead=v), None, WARNING),
     ("dead_bad", "dead-units", lambda v: edited(odd.healthy(), "dense_1", activation_dead=v), WARNING, BAD),
     ("saturated_warning", "saturated-units", odd.gates, None, WARNING),
