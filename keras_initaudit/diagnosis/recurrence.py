@@ -13,6 +13,8 @@ from .wording import finding, num, plural
 
 _SMALLEST_SEEN = -38.0
 """Decades below which float32 holds no gradient of usual size: what is left is said to be less."""
+_STEPS = 7
+"""Time steps from which a loss counts: over fewer it is under 2.5 decades, which a gradient may lose over layers too."""
 
 
 def gradient_through_time(network: Network, thresholds: Thresholds) -> list[Finding]:
@@ -27,7 +29,7 @@ def gradient_through_time(network: Network, thresholds: Thresholds) -> list[Find
         if not row.info.trainable or math.isnan(decades) or steps < 2:
             continue
         whole = decades * (steps - 1)
-        lost = -decades >= thresholds.time_loss_warning and -whole >= thresholds.gradient_loss_warning
+        lost = -decades >= thresholds.time_loss_warning and steps >= _STEPS
         if lost or whole - math.log10(steps) >= thresholds.gradient_growth_warning:
             found.append((whole, row, steps))
     if not found:
@@ -41,14 +43,18 @@ def gradient_through_time(network: Network, thresholds: Thresholds) -> list[Find
     limit = (thresholds.gradient_growth_bad if severe else thresholds.gradient_growth_warning) if grows else None
     group = proposals.alike(network, rows)
     left = f"less than {num(10.0**_SMALLEST_SEEN)}" if whole < _SMALLEST_SEEN else num(10.0 ** min(whole, 300.0))
-    end = f"it is {left} times as large" if grows else f"{left} of it is left"
+    message = (
+        f"each time step of {worst.path} multiplies the gradient by {num(10.0**decades)}; after "
+        f"{plural(steps - 1, 'step')} {f'it is {left} times as large' if grows else f'{left} of it is left'}"
+    )
+    if decades < _SMALLEST_SEEN:
+        message = f"no gradient passes from one time step of {worst.path} to the one before"
     return [
         finding(
             "gradient-through-time",
             severity,
             worst.path,
-            f"each time step of {worst.path} multiplies the gradient by {num(10.0**decades)}; after "
-            f"{plural(steps - 1, 'step')} {end}{'' if grows else _advice(worst)}",
+            message if grows else message + _advice(worst),
             observed=whole if grows else decades,
             expected=0.0,
             threshold=-thresholds.time_loss_warning if limit is None else limit,

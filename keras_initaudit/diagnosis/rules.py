@@ -185,7 +185,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "gradient-through-time",
         ("backward_time_log10",),
-        ("time_loss_warning", "gradient_loss_warning", "gradient_growth_warning", "gradient_growth_bad"),
+        ("time_loss_warning", "gradient_growth_warning", "gradient_growth_bad"),
         recurrence.gradient_through_time,
         ("update-ratio",),
         "Hochreiter 1991; Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent networks, section 2",
