@@ -14,7 +14,7 @@ from .wording import finding, num, plural
 _SMALLEST_SEEN = -38.0
 """Decades below which float32 holds no gradient of usual size: what is left is said to be less."""
 _STEPS = 7
-"""Time steps from which a loss counts: over fewer it is under 2.5 decades, which a gradient may lose over layers too."""
+"""Time steps from which a loss counts: over fewer it is under 2.5 decades, as healthy layers may lose."""
 
 
 def gradient_through_time(network: Network, thresholds: Thresholds) -> list[Finding]:
