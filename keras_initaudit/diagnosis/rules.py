@@ -10,14 +10,15 @@ from typing import Any
 
 from ..records import Finding
 from ..records.remedies import Remedy
-from . import data, gradient, signal, units, updates, weights
+from . import data, gradient, recurrence, signal, units, updates, weights
 from .network import Network
 from .rule import FIRST, Case, Rule
 
 SCALE = ("vanishing-signal", "exploding-signal", "vanishing-gradient", "exploding-gradient")
 SATURATION = ("saturated-units", "attention-entropy")
+THROUGH_TIME = ("vanishing-through-time", "exploding-through-time")
 STEPS = ("update-ratio", "divergence")
-SYMPTOMS = ("collapsed-samples", *SATURATION, "dead-units", "initial-loss", *STEPS)
+SYMPTOMS = ("collapsed-samples", *SATURATION, *THROUGH_TIME, "dead-units", "initial-loss", *STEPS)
 
 
 def _nothing(network: Network, case: Case) -> Remedy | None:
@@ -38,6 +39,7 @@ def _all_dead(finding: Finding) -> bool:
 _OF_SATURATION = (
     "vanishing-gradient",
     "exploding-gradient",
+    *THROUGH_TIME,
     "collapsed-samples",
     "initial-loss",
     *STEPS,
@@ -186,14 +188,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "attention-entropy",
-        ("attention_entropy",),
+        ("attention_entropy", "attention_logit_max"),
         units.attention_entropy,
         ("entropy_warning", "entropy_bad"),
         "entropy over log(keys)",
         units.sharp,
         units.new_kernels_and_biases,
         _OF_SATURATION,
-        "Vaswani et al. 2017, section 3.2.1 (softmax); Zhai et al. 2023, section 3",
+        "Vaswani et al. 2017, section 3.2.1 (softmax); Zhai et al. 2023, Stabilizing transformer training by "
+        "preventing attention entropy collapse, section 3",
         expected=1.0,
         less_is_worse=True,
     ),
@@ -205,7 +208,7 @@ RULES: tuple[Rule, ...] = (
         "decades by which the norm of dL/d(activation) falls",
         gradient.fades,
         units.new_kernels,
-        ("collapsed-samples", "update-ratio", "no-update"),
+        (*THROUGH_TIME, "collapsed-samples", "update-ratio", "no-update"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
         postponed="gradient",
     ),
@@ -217,9 +220,31 @@ RULES: tuple[Rule, ...] = (
         "decades by which the norm of dL/d(activation) grows",
         gradient.grows,
         units.new_kernels,
-        STEPS,
+        (*THROUGH_TIME, *STEPS),
         "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
         postponed="gradient",
+    ),
+    Rule(
+        "vanishing-through-time",
+        ("backward_time_log10",),
+        recurrence.vanishing_through_time,
+        ("time_loss_warning",),
+        "decades of dL/d(input) a time step",
+        recurrence.erases,
+        units.new_kernels,
+        STEPS,
+        "Hochreiter 1991; Bengio, Simard & Frasconi 1994",
+    ),
+    Rule(
+        "exploding-through-time",
+        ("backward_time_log10",),
+        recurrence.exploding_through_time,
+        ("gradient_growth_warning", "gradient_growth_bad"),
+        "decades of dL/d(input) over all time steps",
+        recurrence.multiplies,
+        units.new_kernels,
+        STEPS,
+        "Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent networks, section 2",
     ),
     Rule(
         "collapsed-samples",

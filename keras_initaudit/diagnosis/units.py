@@ -207,7 +207,11 @@ def _saturated(network: Network, known: list[tuple[float, Row]]) -> list[Case]:
             layer=network.owner(worst).path,
             affected=[row.path for row in rows],
             change=_changed(network, rows),
-            facts={"preactivation_rms": worst.stats.preactivation_rms, "what": worst.info.role},
+            facts={
+                "preactivation_rms": worst.stats.preactivation_rms,
+                "attention_logit_max": worst.stats.attention_logit_max,
+                "what": worst.info.role,
+            },
         )
     ]
 
@@ -223,9 +227,11 @@ def saturated(case: Case) -> str:
 
 def sharp(case: Case) -> str:
     """The words of `attention_entropy`."""
+    largest = case.facts["attention_logit_max"]
+    logit = f", and the largest logit is {num(largest)}" if math.isfinite(largest) else ""
     return (
         f"each query of {several(case.affected)} attends to little more than one key: the entropy of its attention "
-        f"weights is {percent(case.amount)} of that of uniform weights"
+        f"weights is {percent(case.amount)} of that of uniform weights{logit}"
     )
 
 

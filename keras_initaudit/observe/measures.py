@@ -42,6 +42,8 @@ MATRIX_ROWS = 16
 ENTROPY_ROWS = 8
 """Rows of probabilities that the entropy is taken of, at least; each is kept whole."""
 
+_FLOAT32 = np.finfo(np.float32)
+
 BINS = 30
 """Bins of a histogram, as many as TensorBoard draws."""
 
@@ -249,6 +251,33 @@ def entropy(probabilities: Array) -> float:
     with np.errstate(all="ignore"):
         p = np.maximum(probabilities, np.float32(1e-30))
         return float(-np.sum(p * np.log(p)) / rows / math.log(choices))
+
+
+def largest(x: Array) -> float:
+    """The largest absolute value of those that are finite; NaN where there is none."""
+    numbers = x[np.isfinite(x)]
+    return max(map(abs, _bounds(numbers)))
+
+
+def time_log10(both: Array) -> float:
+    """log10 of the factor by which one time step changes a gradient on its way back, from the last to the first one.
+
+    Of steps at which it is smaller than float32 can hold, the last one that is not takes the place of the first one.
+
+    Args:
+        both: `[2, samples, steps]`: the size of the gradient, and 1 where a step is real, 0 where it is padding.
+    """
+    sizes, real = both[:, :, ::-1]
+    order = np.argsort(real == 0.0, axis=1, kind="stable")  # each sample from its last real step on
+    sizes, real = (np.take_along_axis(x, order, 1).astype(np.float64) for x in (sizes, real))
+    counts = real.sum(0)
+    with np.errstate(invalid="ignore"):
+        means = np.sum(sizes * real, 0)[counts > 0.0] / counts[counts > 0.0]
+    if len(means) < 2 or not np.isfinite(means).all() or means[0] == 0.0:
+        return NAN
+    lost = np.flatnonzero(means < _FLOAT32.tiny)
+    first = max(1, int(lost[0]) - 1) if len(lost) else len(means) - 1
+    return (math.log10(max(means[first], float(_FLOAT32.smallest_subnormal))) - math.log10(means[0])) / first
 
 
 def _bounds(x: Array) -> tuple[float, float]:

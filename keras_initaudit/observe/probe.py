@@ -29,6 +29,12 @@ from .rows import Key, Row, Samples, as_columns, rows_of, samples_of, statistics
 from .taps import Recording, optimizers, scales_loss
 
 _LOSS: Key = ("loss", 0, "loss")
+_ONE_NUMBER = {
+    "entropy": ("attention_entropy", measures.entropy),
+    "logits": ("attention_logit_max", measures.largest),
+    "time": ("backward_time_log10", measures.time_log10),
+}
+"""What a sample is for -> the one column that it fills, and its number."""
 _HISTOGRAM_OF = {"weight": "weights", "activation": "activations", "gradient": "gradients"}
 
 
@@ -124,8 +130,9 @@ class Probe:
         values: list[dict[str, float]] = [{} for _ in layout.rows]
         histograms: dict[str, dict[str, Histogram]] = {}
         for i, row, prefix, tensor in layout.parts(tensors):
-            if prefix == "entropy":
-                values[i]["attention_entropy"] = measures.entropy(tensor)
+            if prefix in _ONE_NUMBER:
+                column, measured = _ONE_NUMBER[prefix]
+                values[i][column] = measured(tensor)
                 continue
             if prefix == "passed" or prefix.startswith("scale "):
                 continue

@@ -18,14 +18,14 @@ from keras import ops
 from ..layers import catalogue
 from ..layers.inside import own_weights
 from ..records import LayerInfo
-from . import describe, measures
+from . import describe, measures, recurrence
 from .batch import unpack
 from .engines import Array, Facts, Use, engine
 from .taps import Call, Recording
 
 Key = tuple[str, int, str]
 """Names a sample: `leaf`, `call`, `gates` or `attention` with the number of the leaf or call, or `weight` with the id
-of the variable; then the prefix of its statistics (`activation`, `backward`, ...), or `entropy`, or `scale`."""
+of the variable; then the prefix of its statistics (`activation`, `backward`, ...), or what else it is for."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -33,8 +33,9 @@ class Samples:
     """The tensors of one run that statistics are taken of, thinned."""
 
     tensors: dict[Key, Any] = dataclasses.field(default_factory=dict)
-    """Of a kernel and its gradient `[fan_in, units]`, of probabilities `[rows, choices]`, of a weight that multiplies
-    (a gate, a scale) its value and gradient, stacked; of all else `[samples, positions, units]`."""
+    """Of a kernel and its gradient `[fan_in, units]`, of probabilities and their logits `[rows, choices]`, of a weight
+    that multiplies (a gate, a scale) its value and gradient, stacked, of the gradient through time its sizes and
+    which of them are real, `[2, samples, steps]`; of all else `[samples, positions, units]`."""
     matrices: dict[Key, int] = dataclasses.field(default_factory=dict)
     """Of the kernels and gradients whose identical columns are to be counted, the number of rows before thinning."""
 
@@ -45,7 +46,7 @@ class Row:
 
     info: LayerInfo
     samples: dict[str, Key] = dataclasses.field(default_factory=dict)
-    """Prefix of the statistics, `entropy`, or `scale ` and the name of a weight -> the sample for it."""
+    """Prefix of the statistics, `entropy`, `logits`, `time`, or `scale ` and the name of a weight -> its sample."""
     matrices: dict[str, int] = dataclasses.field(default_factory=dict)
     """`weight` or `gradient`, where identical columns are to be counted -> number of rows before thinning."""
     owner: Any = None
@@ -112,6 +113,10 @@ def _sample_call(tensors: dict[Key, Any], i: int, call: Call, recording: Recordi
         tensors["call", i, "backward"] = measures.thinned(units_last(engine().dense(call.backward)))
         if call.passed and call.preactivation is not None:
             tensors["call", i, "passed"] = measures.thinned(units_last(engine().dense(call.passed[0])))
+    if call.through_time and (call.mask is None or len(call.mask.shape) == 2):
+        gradient = engine().dense(call.through_time[0])
+        sizes = recurrence.gradient_sizes(gradient, call.mask, backwards=bool(layer.go_backwards))
+        tensors["call", i, "time"] = sizes
     if recording.activation(layer).name == "softmax":
         probabilities = _choices_last(output, describe.softmax_axes(layer))
         tensors["call", i, "entropy"] = measures.thinned_rows(probabilities)
@@ -137,6 +142,8 @@ def _sample_parts(tensors: dict[Key, Any], i: int, call: Call) -> None:
     if call.attention is not None:
         tensors["attention", i, "activation"] = measures.thinned(call.attention)
         tensors["attention", i, "entropy"] = measures.thinned_rows(call.attention)
+    if call.logits is not None:
+        tensors["attention", i, "logits"] = measures.thinned_rows(call.logits)
 
 
 def _sample_weight(found: Samples, recording: Recording, owner: Any, weight: Any) -> None:
@@ -331,7 +338,7 @@ class _Rows:
         return id(weight) in self.reached or (bool(applied) and id(weight) not in applied)
 
 
-_PREFIXES = ("activation", "preactivation", "backward", "passed", "entropy", "entering")
+_PREFIXES = ("activation", "preactivation", "backward", "passed", "entropy", "logits", "time", "entering")
 
 
 def _data_row(leaf: _Leaf, depth: int, role: Any, scales: Mapping[str, Key] | None = None) -> Row:

@@ -19,15 +19,13 @@ from keras import ops
 from ..layers import attention, catalogue, table
 from ..layers.inside import layers_below, own_weights, with_layers_below
 from ..theory import gains
+from . import recurrence
 from .engines import Frame
 from .hooks import replaced
 
 MAX_CALLS = 4
 """Calls of one layer that get a row each; a layer that is called more often is the body of an unrolled loop. What
 stands below a `TimeDistributed` is that by design: its first time step is looked at."""
-
-GATE_STEPS = 3
-"""Time steps over which the gates of a recurrent layer are computed: from the second on, the state has its effect."""
 
 ATTENTION_QUERIES = 64
 """Queries of an attention layer whose weights are looked at."""
@@ -57,6 +55,12 @@ class Call:
     """The gradient at the output; where the loss passes it by, at the logits that it takes instead."""
     gates: Any = None
     attention: Any = None
+    logits: Any = None
+    """What the weights of Keras's own attention layers are the softmax of; 0 where masked."""
+    through_time: list[Any] = field(default_factory=list)
+    """The gradient at the sequence that enters a recurrent layer."""
+    mask: Any = None
+    """The mask of that sequence."""
 
 
 @dataclass(eq=False)
@@ -113,8 +117,9 @@ class Recording:
                 return call(*args, **kwargs)
             start = self.frame.position()
             self._inner.append([])
+            watched = self._watched(layer, args, kwargs) if isinstance(layer, keras.layers.RNN) else args
             try:
-                outputs = call(*args, **kwargs)
+                outputs = call(*watched, **kwargs)
             finally:
                 inner = self._inner.pop()
             weights = self.frame.attention(layer, start, inner)
@@ -128,6 +133,17 @@ class Recording:
             return tapped
 
         return observed
+
+    def _watched(self, layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The arguments of a recurrent layer, of which the sequence is tapped: its gradient has passed through time."""
+        sequence: Any = args[0] if args else None
+        if not self.frame.sees(sequence) or len(sequence.shape) < 3 or not layer.trainable_weights:
+            return args
+        pending = self._pending.setdefault(id(layer), {})
+        pending["through_time"] = []
+        pending["mask"] = kwargs.get("mask", args[2] if len(args) > 2 else None)
+        beside = self.frame.value(layer.trainable_weights[0])
+        return self.frame.tap(sequence, pending["through_time"].append, beside=beside), *args[1:]
 
     def _tap_first(self, layer: Any, arguments: list[Any], outputs: Any) -> Any:
         flat = keras.tree.flatten(outputs)
@@ -146,7 +162,7 @@ class Recording:
         if isinstance(layer, keras.layers.RNN):
             if call.arguments:
                 with self.frame.unrecorded():
-                    gates, candidate = gate_preactivations(self.frame, layer, call.arguments[0])
+                    gates, candidate = recurrence.gate_preactivations(self.frame, layer, call.arguments[0])
                     call.gates = None if gates is None else self.frame.snapshot(gates)
                     call.preactivation = None if candidate is None else self.frame.snapshot(candidate)
         elif call.preactivation is None and call.arguments and not own_weights(layer) and self._activates(layer):
@@ -190,10 +206,10 @@ class Recording:
             if self.frame.sees(first) and self.frame.first_replica():
                 # Of a kind of score or mask that is not known, there is no row, and no fault.
                 with self.frame.unrecorded(), contextlib.suppress(Exception):
-                    weights = weights_of(*args, **kwargs)
-                    if weights is not None:
-                        few = self.frame.snapshot(_few_samples(weights))
-                        self._pending.setdefault(id(layer), {})["attention"] = few
+                    found = weights_of(*args, **kwargs)
+                    if found is not None:
+                        weights, logits = (self.frame.snapshot(_few_samples(x)) for x in found)
+                        self._pending.setdefault(id(layer), {}).update(attention=weights, logits=logits)
             return method(*args, **kwargs)
 
         return attended
@@ -262,38 +278,3 @@ def _few_samples(weights: Any) -> Any:
     queries, keys = ops.shape(weights)[-2:]
     weights = ops.reshape(weights, (-1, queries, keys))
     return weights[:, :: max(1, queries // ATTENTION_QUERIES)] if isinstance(queries, int) else weights
-
-
-def gate_preactivations(frame: Frame, layer: Any, sequence: Any) -> tuple[Any, Any]:
-    """What enters the gates and the candidate of a recurrent layer over its first `GATE_STEPS` steps.
-
-    Returns:
-        `[samples, steps, gates * units]` and `[samples, steps, units]`; None for what the cell has not. A cell of
-        another class than LSTM, GRU and SimpleRNN has neither, nor has one with a `call` of its own.
-    """
-    cell = layer.cell
-    known = table.facts(cell)
-    order = known.gates
-    if not order or not catalogue.unchanged(cell, "call") or len(sequence.shape) != 3 or not sequence.shape[1]:
-        return None, None
-    gates = [name for name in order if name != known.candidate]
-    samples = ops.shape(sequence)[0]
-    states = [ops.zeros((samples, units), cell.compute_dtype) for units in _as_list(cell.state_size)]
-    kernel, recurrent = (ops.cast(frame.value(w), cell.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel))
-    bias = 0.0
-    if cell.use_bias:
-        bias = ops.cast(frame.value(cell.bias), cell.compute_dtype)
-        bias = ops.sum(bias, 0) if len(bias.shape) == 2 else bias
-    seen: dict[str, list[Any]] = {name: [] for name in order}
-    steps = range(int(sequence.shape[1]))
-    for t in (steps[::-1] if layer.go_backwards else steps)[:GATE_STEPS]:
-        entering = ops.matmul(sequence[:, t], kernel) + ops.matmul(states[0], recurrent) + bias
-        for name, part in zip(order, ops.split(entering, len(order), -1), strict=True):
-            seen[name].append(part)
-        _, states = cell.call(sequence[:, t], states, training=False)
-    stacked = {name: ops.stack(parts, 1) for name, parts in seen.items()}
-    return ops.concatenate([stacked[g] for g in gates], -1) if gates else None, stacked[known.candidate]
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]

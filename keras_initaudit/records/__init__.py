@@ -136,12 +136,17 @@ class Statistics:
     attention_entropy: float = NAN
     """Mean entropy of the attention weights over log(keys): 1 for uniform attention, 0 for one key a query. Queries and
     keys that are masked do not count. Of a layer whose activation is a softmax, that of its output."""
+    attention_logit_max: float = NAN
+    """Largest absolute value of what enters the softmax of one of Keras's own attention layers; masked ones aside."""
     backward_rms: float = NAN
     """Of dL/d(activation), the gradient of the loss at the layer's output; L is the mean over the batch. Of a softmax
     or sigmoid whose logits the loss is computed from, as Keras's cross-entropies do, it is that at the logits."""
     backward_max: float = NAN
     backward_zero: float = NAN
     backward_nonfinite: float = NAN
+    backward_time_log10: float = NAN
+    """Of a recurrent layer, log10 of the factor by which one time step changes the gradient on its way back: the mean
+    absolute value of dL/d(input) at the first real step over that at the last, to the power of 1 / (steps - 1)."""
     weight_mean: float = NAN
     weight_std: float = NAN
     weight_rms: float = NAN

@@ -57,6 +57,8 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "attention-entropy": sharp,
     "vanishing-gradient": lambda s: edited(s, "dense_0", backward_rms=1e-9 * s["dense_5"].backward_rms),
     "exploding-gradient": lambda s: edited(s, "dense_1", backward_rms=1e4 * s["dense_5"].backward_rms),
+    "vanishing-through-time": lambda s: odd.through_time(s, -0.9, "dense_3"),
+    "exploding-through-time": lambda s: odd.through_time(s, 0.2, "dense_3"),
     "collapsed-samples": lambda s: edited(s, "dense_5", activation_spread=1e-7),
     "initial-loss": over_confident,
     "no-gradient": lambda s: edited(s, "dense_2", layer={"reached": False}, gradient_rms=NAN),
@@ -66,8 +68,9 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
 }
 
 FADING = {"vanishing-gradient", "exploding-gradient", "collapsed-samples", "no-gradient", "initial-loss"}
+TIME = {"vanishing-through-time", "exploding-through-time"}
 SATURATION = {"saturated-units", "attention-entropy"}
-SYMPTOMS = FADING | SATURATION | {"update-ratio, a little"}
+SYMPTOMS = FADING | SATURATION | TIME | {"update-ratio, a little"}
 
 CONSEQUENCES: dict[str, set[str]] = {
     "non-finite": {
@@ -104,10 +107,12 @@ CONSEQUENCES: dict[str, set[str]] = {
     "dead-units": {*SYMPTOMS, "vanishing-signal", "exploding-signal"},
     "exploding-signal": {*SYMPTOMS, "non-finite, in between", "dead-units, most"},
     "vanishing-signal": {*SYMPTOMS, "dead-units, most", "no-update"},
-    "saturated-units": {*FADING, "update-ratio, a little", "no-update"},
-    "attention-entropy": {*FADING, "update-ratio, a little", "no-update"},
-    "vanishing-gradient": {"collapsed-samples", "update-ratio, a little", "no-update"},
-    "exploding-gradient": {"update-ratio, a little"},
+    "saturated-units": {*FADING, *TIME, "update-ratio, a little", "no-update"},
+    "attention-entropy": {*FADING, *TIME, "update-ratio, a little", "no-update"},
+    "vanishing-gradient": {*TIME, "collapsed-samples", "update-ratio, a little", "no-update"},
+    "exploding-gradient": {*TIME, "update-ratio, a little"},
+    "vanishing-through-time": {"update-ratio, a little"},
+    "exploding-through-time": {"update-ratio, a little"},
     "collapsed-samples": {"update-ratio, a little"},
     "initial-loss": {"no-gradient", "update-ratio, a little"},
     "no-gradient": {"update-ratio, a little"},

@@ -202,6 +202,27 @@ CASES: dict[str, Cases] = {
             "no baseline": lambda: odd.of(with_kernel(-1, lambda w: 100.0 * w), baseline_loss=None),
         },
     ),
+    "exploding-through-time": Cases(
+        fires={"it grows": lambda: odd.through_time(healthy(), 0.2)},
+        near={"as much more as there are steps": lambda: odd.through_time(healthy(), 0.005, steps=600)},
+        healthy={"an LSTM over 200 steps": lambda: odd.through_time(healthy(), -0.09, steps=200)},
+    ),
+    "vanishing-through-time": Cases(
+        fires={
+            "nothing is left after a step": lambda: odd.through_time(healthy(), -0.5),
+            "the recurrent kernel is zero": lambda: odd.through_time(healthy(), -44.8, steps=200),
+        },
+        near={
+            "half of it is left": lambda: odd.through_time(healthy(), -0.3),
+            "a short sequence": lambda: odd.through_time(healthy(), -0.5, steps=5),
+        },
+        healthy={
+            "an LSTM over 200 steps": lambda: odd.through_time(healthy(), -0.09, steps=200),
+            "a GRU over 200 steps": lambda: odd.through_time(healthy(), -0.21, steps=200),
+            "no length is known": lambda: odd.through_time(healthy(), -0.5, steps=0),
+            "frozen": lambda: odd.through_time(healthy(), -0.5, trainable=False),
+        },
+    ),
     "update-ratio": Cases(
         fires={
             "far too large before the first update": lambda: odd.of(healthy(), learning_rate=10.0),
@@ -477,7 +498,7 @@ def test_the_table_is_whole() -> None:
     columns |= {f.name for f in dataclasses.fields(Snapshot)}
     limits = {f.name for f in dataclasses.fields(Thresholds)}
     slugs = [rule.slug for rule in RULES]
-    assert len(slugs) == len(set(slugs)) == 19
+    assert len(slugs) == len(set(slugs)) == 21
     for rule in RULES:
         assert set(rule.sees) <= columns - {"optimizer"}, rule.slug
         assert set(rule.thresholds) <= limits, rule.slug

@@ -33,6 +33,11 @@ def squashed(share: float) -> odd.Snapshot:
     return edited(odd.plain(4, glorot, "tanh"), "dense_1", activation_saturated=share)
 
 
+def steps_in_time(decades: float) -> odd.Snapshot:
+    """A recurrent layer that reads ten steps, nine of which change the gradient by so many decades each."""
+    return odd.through_time(odd.healthy(), decades, steps=10)
+
+
 def dead(share: float) -> odd.Snapshot:
     return edited(odd.healthy(), "dense_1", activation_dead=share)
 
@@ -99,6 +104,9 @@ LIMITS: list[Limit] = [
     Limit("gradient_growth_bad", "exploding-gradient", lambda v: odd.graded(v / 9), WARNING, BAD),
     Limit("gradient_growth_warning", "exploding-gradient", behind_normalisation, None, WARNING, lambda v: 2 * v),
     Limit("gradient_growth_bad", "exploding-gradient", behind_normalisation, WARNING, BAD, lambda v: 2 * v),
+    Limit("time_loss_warning", "vanishing-through-time", lambda v: steps_in_time(-v), None, WARNING, lambda v: -v),
+    Limit("gradient_growth_warning", "exploding-through-time", lambda v: steps_in_time((v + 1) / 9), None, WARNING),
+    Limit("gradient_growth_bad", "exploding-through-time", lambda v: steps_in_time((v + 1) / 9), WARNING, BAD),
     Limit("dead_warning", "dead-units", dead, None, WARNING),
     Limit("dead_bad", "dead-units", dead, WARNING, BAD),
     Limit("saturated_warning", "saturated-units", odd.gates, None, WARNING),

@@ -91,9 +91,34 @@ def test_numbers_are_those_of_the_definitions(kind, name):
 def test_every_kind_fills_the_columns_of_the_log():
     named = {f"{kind}_{name}" for kind, names in measures.MEASURED.items() for name in names}
     named = named - {"preactivation_saturated"} | {"activation_saturated"}
-    others = {"attention_entropy", "update_log10", "update_zero", "weight_identical", "gradient_identical"}
+    others = {"attention_entropy", "attention_logit_max", "backward_time_log10", "update_log10", "update_zero"}
+    others |= {"weight_identical", "gradient_identical"}
     assert named | others == set(COLUMNS)
     assert not named & others
+
+
+def test_the_largest_is_of_what_is_finite():
+    assert measures.largest(np.float32([[1, -3], [2, math.nan]])) == 3.0
+    assert math.isnan(measures.largest(np.float32([math.inf])))
+
+
+def test_a_time_step_changes_a_gradient_by_the_root_of_what_all_do():
+    def decades(sizes, real=None):
+        sizes = np.float32(sizes)
+        return measures.time_log10(np.stack([sizes, np.ones_like(sizes) if real is None else np.float32(real)]))
+
+    falling = [10.0**-k for k in (4, 3, 2, 1)]
+    assert decades([falling, falling]) == pytest.approx(-1.0)
+    assert decades([falling[::-1]]) == pytest.approx(1.0)
+    assert decades([[1e-4, 7.0, 7.0, 1e-1]]) == pytest.approx(-1.0)  # the ends alone count
+    padded = [[0, 0, *falling], [*falling, 0, 0]], [[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]
+    assert decades(*padded) == pytest.approx(-1.0)
+    assert decades([falling, falling], [[1, 1, 1, 1], [0, 0, 1, 1]]) == pytest.approx(-1.0)
+    # Below the smallest number of float32 it ends at the last step that can be seen.
+    assert decades([10.0 ** np.arange(-90.0, 0.0, 1.5)]) == pytest.approx(-1.5, rel=1e-3)
+    assert decades([[0.0, 0.0, 1.0]]) == pytest.approx(math.log10(2.0**-149))
+    for nothing in ([[1e-3, 0.0]], [[1.0, math.nan]], [[1.0]]):  # nothing to compare with
+        assert math.isnan(decades(nothing))
 
 
 def test_the_same_for_each_sample_is_no_spread_and_almost_is_some():

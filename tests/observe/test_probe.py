@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from keras_initaudit.observe.batch import first_samples
 from keras_initaudit.observe.probe import Probe
-from keras_initaudit.observe.taps import GATE_STEPS
+from keras_initaudit.observe.recurrence import GATE_STEPS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 6)).astype("float32")
@@ -543,6 +543,84 @@ def test_gates_of_a_layer_that_reads_backwards():
     agree(found, "preactivation", numbers(lstm_gates(lstm, x[:, ::-1])[0]), ("rms", "max"), "lstm", rel=1e-4)
 
 
+def gradient_at_the_sequence(model, layer, x, y):
+    """dL/d(what enters a layer), `[samples, steps, ...]`, by a model of what follows it."""
+    before = keras.Model(model.inputs, layer.input)(x)
+    with tf.GradientTape() as tape:
+        tape.watch(before)
+        h = before
+        for one in model.layers[model.layers.index(layer) :]:
+            h = one(h)
+        loss = model.compute_loss(x, y, h)
+    return np.asarray(tape.gradient(loss, before), np.float64)
+
+
+def per_step(first, last, steps):
+    return math.log10(np.abs(first).mean() / np.abs(last).mean()) / (steps - 1)
+
+
+RECURRENT = {
+    "plain": lambda **how: layers.SimpleRNN(4, name="loop", **how),
+    "lstm": lambda **how: layers.LSTM(4, name="loop", **how),
+    "gru": lambda **how: layers.GRU(4, unroll=True, name="loop", **how),
+    "cells": lambda **how: layers.RNN([layers.GRUCell(4), layers.LSTMCell(3)], name="loop", **how),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"go_backwards": True}, {"return_sequences": True}], ids=str)
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_the_gradient_through_time_is_that_at_the_ends_of_the_sequence(kind, how):
+    keras.utils.set_random_seed(3)
+    i = keras.Input((9, 5))
+    h = layers.Dense(5, name="before")(i) if kind == "gru" else i  # data is not differentiated by anything else
+    model = functional(i, layers.Dense(1, name="out")(layers.Flatten()(RECURRENT[kind](**how)(h))))
+    x = RNG.normal(size=(16, 9, 5)).astype("float32")
+    found = snapshot(model, x, Y)
+    gradient = gradient_at_the_sequence(model, model.get_layer("loop"), x, Y)
+    first, last = (gradient[:, t] for t in ((-1, 0) if how.get("go_backwards") else (0, -1)))
+    assert found["loop"].backward_time_log10 == pytest.approx(per_step(first, last, 9), abs=1e-4)
+    assert abs(per_step(first, last, 9)) > 1e-3
+    assert math.isnan(found["out"].backward_time_log10)
+
+
+def test_padding_is_no_time_step():
+    keras.utils.set_random_seed(3)
+    tokens = np.concatenate([TOKENS[3:9]] * 3)[:16]
+    assert (tokens != 0).sum(1).tolist() == [4] * 16
+    i = keras.Input((7,), dtype="int32")
+    h = layers.Embedding(20, 6, mask_zero=True, name="embed")(i)
+    h = layers.Bidirectional(layers.LSTM(4, name="lstm"), name="both")(h)
+    model = functional(i, layers.Dense(1, name="out")(h))
+    found = snapshot(model, tokens, Y)
+    both, out = model.get_layer("both"), model.get_layer("out")
+    e = tf.convert_to_tensor(model.get_layer("embed")(tokens))
+    for layer in (both.forward_layer, both.backward_layer):
+        with tf.GradientTape() as tape:
+            tape.watch(e)
+            parts = [one(e, mask=tf.constant(tokens != 0)) for one in (both.forward_layer, both.backward_layer)]
+            own = [layer is both.forward_layer, layer is both.backward_layer]
+            held = [part if mine else tf.stop_gradient(part) for part, mine in zip(parts, own, strict=True)]
+            loss = model.compute_loss(tokens, Y, out(tf.concat(held, -1)))
+        gradient = np.asarray(tape.gradient(loss, e), np.float64)
+        first, last = (0, 3) if layer is both.forward_layer else (3, 0)
+        expected = per_step(gradient[:, first], gradient[:, last], 4)
+        assert found[f"both/{layer.name}"].backward_time_log10 == pytest.approx(expected, abs=1e-4)
+        assert not gradient[:, 4:].any()
+
+
+def test_the_gradient_of_images_in_time_and_of_a_single_step():
+    keras.utils.set_random_seed(3)
+    i = keras.Input((5, 6, 6, 2))
+    model = functional(i, layers.Dense(1)(layers.Flatten()(layers.ConvLSTM2D(3, 3, name="loop")(i))))
+    x = RNG.normal(size=(8, 5, 6, 6, 2)).astype("float32")
+    gradient = gradient_at_the_sequence(model, model.get_layer("loop"), x, Y[:8])
+    found = snapshot(model, x, Y[:8])["loop"].backward_time_log10
+    assert found == pytest.approx(per_step(gradient[:, 0], gradient[:, -1], 5), abs=1e-4)
+    i = keras.Input((1, 3))
+    model = functional(i, layers.Dense(1)(layers.LSTM(3, name="loop")(i)))
+    assert math.isnan(snapshot(model, RNG.normal(size=(8, 1, 3)).astype("float32"), Y[:8])["loop"].backward_time_log10)
+
+
 def relative_entropy(p):
     p = np.asarray(p, np.float64).reshape(-1, np.shape(p)[-1])
     p = p[p.any(-1)]  # a padded query has no weights
@@ -581,9 +659,31 @@ def test_attention_entropy_is_that_of_the_scores_which_keras_returns(kind, maske
     agree(row, "activation", numbers(np.reshape(scores, (-1, 7, 7))), ("mean", "std", "rms"), "attend", rel=1e-3)
     info = next(info for info in shot.layers if info.path == "attend/attention")
     assert (info.role, info.kind) == ("attention", type(layer).__name__)
+    if kind != "additive":
+        free, allowed = dot_logits(layer, np.asarray(e, np.float64)), np.ones((8, 1, 7, 7), bool)
+        if masked:  # its queries too, but for `Attention`, which looks on from them
+            real = data != 0
+            allowed = allowed & real[:, None, None, :]
+            allowed = allowed if kind == "dot" else allowed & real[:, None, :, None]
+        allowed = np.broadcast_to(allowed & np.tri(7, dtype=bool) if causal else allowed, free.shape)
+        assert row.attention_logit_max == pytest.approx(np.abs(free[allowed]).max(), rel=1e-4)
+        if kind == "dot" and masked:
+            assert np.abs(free).max() == pytest.approx(np.abs(free[allowed]).max(), rel=0.5)
     if masked or causal:
         free = np.asarray(e) @ np.swapaxes(np.asarray(e), 1, 2)
         assert row.attention_entropy != pytest.approx(relative_entropy(ops.softmax(free)), rel=1e-3)
+
+
+def dot_logits(layer, e):
+    """`[samples, heads, queries, keys]`, masks aside, by the textbook."""
+    if isinstance(layer, layers.Attention):
+        return (e @ e.transpose(0, 2, 1))[:, None]
+    projections = (layer._query_dense, layer._key_dense)
+    query, key = (
+        np.einsum("btd,dhk->bhtk", e, np.asarray(p.kernel)) + np.asarray(p.bias)[:, None] for p in projections
+    )
+    key = np.repeat(key, query.shape[1] // key.shape[1], 1)
+    return query @ key.transpose(0, 1, 3, 2) / math.sqrt(query.shape[-1])
 
 
 def test_uniform_and_one_hot_attention():
@@ -591,8 +691,11 @@ def test_uniform_and_one_hot_attention():
     model = functional(i, layers.Dense(1)(layers.Flatten()(layers.Attention(name="attend")([i, i]))))
     same = np.ones((8, 7, 4), "float32")
     assert snapshot(model, same, Y[:8])["attend/attention"].attention_entropy == pytest.approx(1.0, abs=1e-5)
+    assert snapshot(model, same, Y[:8])["attend/attention"].attention_logit_max == pytest.approx(4.0)
     far = 100 * RNG.normal(size=(8, 7, 4)).astype("float32")
-    assert snapshot(model, far, Y[:8])["attend/attention"].attention_entropy < 0.05
+    row = snapshot(model, far, Y[:8])["attend/attention"]
+    assert row.attention_entropy < 0.05
+    assert row.attention_logit_max == pytest.approx(np.abs(far @ far.transpose(0, 2, 1)).max(), rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])

@@ -124,6 +124,13 @@ def gates(saturated: float) -> Snapshot:
     return added(healthy(), part, Statistics(activation_saturated=saturated))
 
 
+def through_time(shot: Snapshot, decades: float, path: str = "dense_1", steps: int = 40, **layer: Any) -> Snapshot:
+    """The network with a recurrent layer in it, each time step of which changes the gradient by so many decades."""
+    before = next(info for info in shot.layers if info.path == path).inputs[0]
+    shot = edited(shot, before, layer={"shape": (steps, 64)})
+    return edited(shot, path, layer=of_kind("SimpleRNN") | layer, backward_time_log10=decades)
+
+
 def identical(weight: float, gradient: float) -> Snapshot:
     return edited(healthy(), "dense_1", weight_identical=weight, gradient_identical=gradient)
 

@@ -99,6 +99,7 @@ class Frame(Protocol):
         label: int | None = None,
         arguments: Sequence[Any] = (),
         entered: Any = None,
+        beside: Any = None,
     ) -> Any:
         """`x`, so that `seen` is given dL/dx; where the loss passes it by, dL/d(the logits that it takes instead).
 
@@ -111,6 +112,7 @@ class Frame(Protocol):
             label: The name of the tap in the facts; None for one that they leave out.
             arguments: What the layer was called with that gives `x`, for the facts of a run that leaves no graph.
             entered: What `entering` gave, where `x` is what an activation made of it.
+            beside: A tensor that depends on a weight; it gets no gradient here. Data has none to be seen without it.
         """
 
     def entering(self, x: Any) -> Any:

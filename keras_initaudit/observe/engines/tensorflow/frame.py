@@ -96,6 +96,7 @@ class GraphFrame:
         label: int | None = None,
         arguments: Sequence[Any] = (),
         entered: Any = None,
+        beside: Any = None,
     ) -> Any:
         """See `Frame`.
 
@@ -109,7 +110,7 @@ class GraphFrame:
             given.append(dy)
             seen(dy)
 
-        y = self._identity(x, seen_here)
+        y = self._identity(x, seen_here, beside)
         logits = getattr(x, "_keras_logits", None)
         if self.sees(logits):
             # Cross-entropy takes what enters a softmax or sigmoid from here, past the output: so must this step.
@@ -121,16 +122,16 @@ class GraphFrame:
             self._taps[label] = _Tap(x, y, arguments)
         return y
 
-    def _identity(self, x: Any, seen: Callable[[Any], None]) -> Any:
+    def _identity(self, x: Any, seen: Callable[[Any], None], beside: Any = None) -> Any:
         with tape_record.stop_recording():
             y = tf.identity(x)
 
         def backward(dy: Any) -> Any:
             if self.here():
                 seen(dy)
-            return [dy]
+            return [dy] if beside is None else [dy, None]
 
-        tape_record.record_operation("InitAuditTap", [y], [x], backward)
+        tape_record.record_operation("InitAuditTap", [y], [x] if beside is None else [x, beside], backward)
         return y
 
     def entering(self, x: Any) -> Any:
