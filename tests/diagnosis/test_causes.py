@@ -58,7 +58,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "vanishing-gradient": lambda s: edited(s, "dense_0", backward_rms=1e-9 * s["dense_5"].backward_rms),
     "exploding-gradient": lambda s: edited(s, "dense_1", backward_rms=1e4 * s["dense_5"].backward_rms),
     "vanishing-through-time": lambda s: odd.through_time(s, -0.9, "dense_3"),
-    "exploding-through-time": lambda s: odd.through_time(s, 0.2, "dense_3"),
+    "exploding-through-time": lambda s: odd.through_time(s, 0.2, "dense_4"),
     "collapsed-samples": lambda s: edited(s, "dense_5", activation_spread=1e-7),
     "initial-loss": over_confident,
     "no-gradient": lambda s: edited(s, "dense_2", layer={"reached": False}, gradient_rms=NAN),
