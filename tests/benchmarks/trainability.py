@@ -401,18 +401,13 @@ def judged(paths: list[Path], half: str = "all") -> list[Judged]:
 
 _TIGHTENED: tuple[tuple[tuple[str, ...], Callable[[float, float], float]], ...] = (
     (
-        (
-            *("signal_loss", "signal_growth", "gradient_loss", "gradient_growth", "creeping_loss"),
-            *("narrow_bad", "torn_bad", "torn_branch_bad", "normalised_steps_bad"),
-        ),
+        ("signal_loss", "signal_growth", "gradient_loss", "gradient_growth", "input", "update"),
         lambda limit, t: limit * t,
     ),
     (("dead", "saturated"), lambda limit, t: limit ** (1.0 / t)),
-    (("spread", "entropy", "loss", "input_high", "input_low"), lambda limit, t: limit**t),
-    (("first_step_bad", "input_step_bad"), lambda limit, t: limit + math.log10(t)),
-    (("pace_low", "kernel_pace_low", "gradient_floor"), lambda limit, t: limit - math.log10(t)),
+    (("spread", "entropy", "loss", "target"), lambda limit, t: limit**t),
 )
-"""How each limit moves; a name stands for itself, or for its warning and bad."""
+"""How the limits of a name move, its warning and its bad: decades by a factor, shares and ratios by a power."""
 
 
 def tightened(thresholds: Thresholds, t: float) -> Thresholds:
@@ -421,7 +416,7 @@ def tightened(thresholds: Thresholds, t: float) -> Thresholds:
     changes: dict[str, float] = {}
     for names, move in _TIGHTENED:
         for name in names:
-            for field in fields & {name, f"{name}_warning", f"{name}_bad"}:
+            for field in fields & {f"{name}_warning", f"{name}_bad"}:
                 changes[field] = move(getattr(thresholds, field), t)
     return dataclasses.replace(thresholds, **changes)
 
