@@ -71,7 +71,7 @@ def test_finding_proof_and_picture_say_the_same_number() -> None:
     found = snapshot([0.3 * kernel for kernel in kernels[:-1]] + kernels[-1:], "tanh")
     (finding,) = seen_by("vanishing-gradient", found)
     decades, _ = levels(found)[finding.evidence["worst"]]
-    assert finding.evidence["observed"] == decades < -2.0
+    assert -finding.evidence["observed"] == decades < -2.0
     assert proof._gradient_left(finding, found) == pytest.approx(10.0**decades)
     expected = [level for level, _ in levels(found).values()]
     assert drawn(found) == pytest.approx(expected, abs=0.01 * np.ptp(expected))
