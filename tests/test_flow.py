@@ -70,7 +70,7 @@ def test_finding_and_picture_say_the_same_number() -> None:
     found = snapshot([0.3 * kernel for kernel in kernels[:-1]] + kernels[-1:], "tanh")
     (finding,) = [f for f in diagnose([found]) if f.rule == "vanishing-gradient"]
     decades, _ = levels(found)[finding.evidence["worst"]]
-    assert finding.evidence["observed"] == decades < -2.0
+    assert -finding.evidence["observed"] == decades < -2.0
     expected = [level for level, _ in levels(found).values()]
     assert drawn(found) == pytest.approx(expected, abs=0.01 * np.ptp(expected))
     # The gradient of the head is none of them: a number of its own changes nothing.

@@ -137,7 +137,8 @@ def _added(findings: list[Finding], new: Finding) -> list[Finding]:
     """The findings with what a later audit adds: a new one, or a higher severity of a known one."""
     for i, known in enumerate(findings):
         consequences = [c["rule"] for c in known.evidence.get("consequences", ())]
-        same = known.rule == new.rule and (known.layer == new.layer or known.severity == "bad")
+        alike = known.layer == new.layer or known.severity == "bad" or BY_SLUG[new.rule].whole
+        same = known.rule == new.rule and alike
         if not (same or new.rule in consequences or _can_explain(known, new)):
             continue
         if known.severity != "bad" and new.severity == "bad":

@@ -75,6 +75,8 @@ class Rule:
     explains_half: bool = False
     """Whether it explains a finding only where it touches at least half of what that touches: a cause in one layer
     is none of what the others do."""
+    whole: bool = False
+    """Whether its findings are about the whole model, whichever layer they name: one of all audits is enough."""
     structural: bool = False
     """Whether a trial may not lower it: what is lost stays lost, though the samples of one batch do not need it."""
     later: bool = False

@@ -313,6 +313,7 @@ RULES: tuple[Rule, ...] = (
         "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
         expected=-3.0,
         follows=lambda f: FIRST if f.severity == "bad" and f.evidence.get("expected_before") is False else None,
+        whole=True,
         later=True,
         counts_later=lambda _f, early: early,
     ),

@@ -277,3 +277,18 @@ def test_the_first_update_that_was_too_long_is_the_cause_of_a_loss_that_ran_away
 def test_a_loss_that_ran_away_is_none_of_what_a_shared_seed_does() -> None:
     found = told(diagnose([PLANTS["duplicate-kernels"](BASE), run_away(BASE)]))
     assert found == {"divergence": set(), "duplicate-kernels": set()}
+
+
+def test_steps_of_one_learning_rate_are_one_finding_whichever_kernel_is_the_fastest() -> None:
+    start = odd.of(BASE, learning_rate=2.0)
+    later = [edited(BASE, path, update_log10=-0.1) for path in ("dense_1", "dense_4")]
+    (expected,) = diagnose([start])
+    (found,) = diagnose([start, *(odd.of(shot, step=i + 1) for i, shot in enumerate(later))])
+    assert found == expected
+    assert found.layer == "head"
+    (measured,) = diagnose([BASE, *(odd.of(shot, step=i + 1) for i, shot in enumerate(later))])
+    assert (measured.layer, measured.evidence["step"]) == ("dense_1", 1)
+    # Dead units of two layers are two.
+    dead = [edited(BASE, path, activation_dead=0.8) for path in ("dense_1", "dense_4")]
+    worse = edited(BASE, "dense_4", activation_dead=0.96)
+    assert [f.layer for f in diagnose([dead[0], odd.of(worse, step=1)])] == ["dense_4", "dense_1"]

@@ -34,11 +34,13 @@ const BY_RULE = {
   "vanishing-signal": "activation",
   "exploding-signal": "activation",
   "input-scale": "activation",
+  "target-scale": "activation",
   "non-finite": "activation",
   "dead-units": "dead",
   "saturated-units": "saturated",
   "collapsed-samples": "collapsed",
   "symmetric-units": "identical",
+  "divergence": "update",
   "update-ratio": "update",
   "no-update": "update",
 };
