@@ -19,6 +19,8 @@ from .rules import BY_SLUG, RANK, RULES, SCALE, SYMPTOMS
 from .thresholds import Thresholds
 from .wording import finding, num, plural
 
+_OF_LATER = ("no-update", "not-learning")
+"""Rules that only a later audit can answer: their warnings count there too."""
 _CONFIRMED_BY = 20
 """Updates after which a start counts as over: what was zero on purpose has changed by then."""
 
@@ -178,7 +180,7 @@ def _news(snapshots: Sequence[Snapshot], thresholds: Thresholds) -> list[Finding
     rules = [rule for rule in RULES if rule.later]
     early = snapshot.step <= _CONFIRMED_BY
     found = [f for rule in rules for f in rule.find(network, thresholds)]
-    found = [f for f in found if (early if f.rule == "update-ratio" else f.severity == "bad" or f.rule == "no-update")]
+    found = [f for f in found if (early if f.rule == "update-ratio" else f.severity == "bad" or f.rule in _OF_LATER)]
     if early:
         found += [f for f in _postponed(first, network, thresholds) if f.severity == "bad"]
     diverged = _diverged(first, snapshot, thresholds)

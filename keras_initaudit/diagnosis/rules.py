@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..records import Finding
-from . import data, gradient, recurrence, signal, units, updates, weights
+from . import data, gradient, learning, recurrence, signal, units, updates, weights
 from .network import Network
 from .thresholds import Thresholds
 
@@ -41,6 +41,7 @@ SYMPTOMS = (
     "gradient-through-time",
     "initial-loss",
     "update-ratio",
+    "not-learning",
 )
 
 RULES: tuple[Rule, ...] = (
@@ -102,7 +103,7 @@ RULES: tuple[Rule, ...] = (
         ("activation_dead", "preactivation_mean"),
         ("dead_warning", "dead_bad"),
         units.dead_units,
-        (),
+        ("not-learning",),
         "Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, theorem 3.1",
         later=True,
         structural=True,
@@ -153,6 +154,7 @@ RULES: tuple[Rule, ...] = (
             "update-ratio",
             "no-gradient",
             "no-update",
+            "not-learning",
         ),
         "Glorot & Bengio 2010, section 3 (saturation); Vaswani et al. 2017, section 3.2.1 (softmax); Zhai et al. 2023, "
         "Stabilizing transformer training by preventing attention entropy collapse, section 3",
@@ -171,7 +173,7 @@ RULES: tuple[Rule, ...] = (
             "gradient_floor",
         ),
         gradient.vanishing_gradient,
-        ("gradient-through-time", "collapsed-samples", "update-ratio", "no-update"),
+        ("gradient-through-time", "collapsed-samples", "update-ratio", "no-update", "not-learning"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
     ),
     Rule(
@@ -179,7 +181,7 @@ RULES: tuple[Rule, ...] = (
         ("backward_rms",),
         ("gradient_growth_warning", "gradient_growth_bad"),
         gradient.exploding_gradient,
-        ("gradient-through-time", "update-ratio"),
+        ("gradient-through-time", "update-ratio", "not-learning"),
         "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
     ),
     Rule(
@@ -187,7 +189,7 @@ RULES: tuple[Rule, ...] = (
         ("backward_time_log10",),
         ("time_loss_warning", "gradient_growth_warning", "gradient_growth_bad"),
         recurrence.gradient_through_time,
-        ("update-ratio",),
+        ("update-ratio", "not-learning"),
         "Hochreiter 1991; Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent networks, section 2",
     ),
     Rule(
@@ -195,7 +197,7 @@ RULES: tuple[Rule, ...] = (
         ("activation_spread",),
         ("spread_warning", "spread_bad"),
         signal.collapsed_samples,
-        ("update-ratio",),
+        ("update-ratio", "not-learning"),
         "Poole et al. 2016; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 3 (ordered phase)",
     ),
     Rule(
@@ -203,7 +205,7 @@ RULES: tuple[Rule, ...] = (
         ("loss", "baseline_loss", "preactivation_rms"),
         ("loss_warning", "loss_bad", "head_step_bad", "narrow_bad", "first_step_bad"),
         data.initial_loss,
-        ("exploding-gradient", "update-ratio", "no-gradient"),
+        ("exploding-gradient", "update-ratio", "no-gradient", "not-learning"),
         "Karpathy 2019, A recipe for training neural networks (verify the loss at init)",
     ),
     Rule(
@@ -211,7 +213,7 @@ RULES: tuple[Rule, ...] = (
         ("reached", "gradient_rms"),
         (),
         weights.no_gradient,
-        ("vanishing-gradient", "update-ratio"),
+        ("vanishing-gradient", "update-ratio", "not-learning"),
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units that saturate)",
         structural=True,
     ),
@@ -220,7 +222,7 @@ RULES: tuple[Rule, ...] = (
         ("update_zero", "gradient_rms"),
         (),
         updates.no_update,
-        ("update-ratio",),
+        ("update-ratio", "not-learning"),
         "IEEE 754; Micikevicius et al. 2018, Mixed precision training, section 3.1",
         later=True,
         structural=True,
@@ -230,8 +232,17 @@ RULES: tuple[Rule, ...] = (
         ("update_log10", "weight_rms"),
         ("update_high_warning", "update_high_bad", "update_low_warning", "divergence", "normalised_steps_bad"),
         updates.update_ratio,
-        ("non-finite", "dead-units", "saturated-units"),
+        ("non-finite", "dead-units", "saturated-units", "not-learning"),
         "Karpathy 2015, CS231n notes, Neural networks 3 (ratio of weights to updates)",
+        later=True,
+    ),
+    Rule(
+        "not-learning",
+        ("loss", "constant_loss", "update_log10", "update_zero"),
+        ("moved_warning",),
+        learning.not_learning,
+        (),
+        "Zhang, Zhai, Ma & Shen 2021, AutoTrainer, section 3 (slow convergence)",
         later=True,
     ),
 )

@@ -137,6 +137,9 @@ class Thresholds:
     update_high_bad: float = 0.5
     update_low_warning: float = -7.0
     """Below this no step of a usual training is long enough to matter: 1e5 updates change the weights by 1 %."""
+    moved_warning: float = 0.01
+    """The most that any kernel can have moved, over its size, where a start that is no better than a constant answer
+    counts as standing still: 20 usual updates move it by 0.02, and 100 by 0.1 (Karpathy 2015)."""
     normalised_steps_bad: float = 9.0
     """Length of a chain of layer-normalised kernels, times the sum over it of the first step over the size of the
     weights: every layer moves, and every layer answers to the moves of all others. Study: of
