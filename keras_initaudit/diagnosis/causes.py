@@ -94,9 +94,9 @@ def _ordered(findings: list[Finding]) -> list[Finding]:
 
 def _can_explain(cause: Finding, other: Finding) -> bool:
     """Whether one rule's findings are consequences of another's, wherever they are."""
-    rule = BY_SLUG[cause.rule]
-    explains = other.rule in (*rule.explains, *rule.explains_more(cause))
-    return cause.rule != other.rule and explains and not BY_SLUG[other.rule].own_cause(other)
+    rule, consequence = BY_SLUG[cause.rule], BY_SLUG[other.rule]
+    explains = consequence.last_resort or other.rule in (*rule.explains, *rule.explains_more(cause))
+    return cause.rule != other.rule and explains and not consequence.own_cause(other)
 
 
 def _explains(network: Network, cause: Finding, other: Finding) -> bool:

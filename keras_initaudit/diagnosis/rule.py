@@ -70,6 +70,8 @@ class Rule:
     """The rule behind whose findings a finding of this one comes, where the evidence says that it is a consequence."""
     explains_more: Callable[[Finding], tuple[str, ...]] = lambda _: ()
     """What a finding of this rule explains beside `explains`, by its evidence."""
+    last_resort: bool = False
+    """Whether every other finding explains it: it is for what no other rule sees."""
     own_cause: Callable[[Finding], bool] = lambda _: False
     """Whether no other finding explains this one, by its evidence."""
     explains_half: bool = False

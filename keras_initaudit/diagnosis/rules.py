@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records import Finding
 from ..records.remedies import Remedy
-from . import data, gradient, recurrence, signal, units, updates, weights
+from . import data, gradient, learning, recurrence, signal, units, updates, weights
 from .network import Network
 from .rule import FIRST, Case, Rule
 
@@ -316,6 +316,21 @@ RULES: tuple[Rule, ...] = (
         whole=True,
         later=True,
         counts_later=lambda _f, early: early,
+    ),
+    Rule(
+        "not-learning",
+        ("loss", "constant_loss", "update_log10", "update_zero"),
+        learning.not_learning,
+        ("moved_warning",),
+        "rms(change of a kernel) / rms(kernel), at the most",
+        learning.stands_still,
+        learning.larger_steps,
+        (),
+        "Zhang, Zhai, Ma & Shen 2021, AutoTrainer, section 3 (slow convergence)",
+        less_is_worse=True,
+        last_resort=True,
+        later=True,
+        counts_later=lambda _f, _early: True,
     ),
 )
 """Every rule, causes before consequences."""

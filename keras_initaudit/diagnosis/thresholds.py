@@ -83,6 +83,9 @@ class Thresholds:
     fan_ratio: float = 1.8
     """Ratios of the standard deviation to the one that the scheme means with the true fans, of all such layers,
     multiplied: one transposed convolution of stride 2 as Keras ships it gives 1.4."""
+    moved_warning: float = 0.01
+    """The most that any kernel can have moved, over its size, where a start that is no better than a constant answer
+    counts as standing still: 20 usual updates move it by 0.02, and 100 by 0.1 (Karpathy 2015)."""
     divergence: float = 10.0
     """Loss at a later audit over the first loss and over the uninformed one, at which the run counts as diverged."""
 

@@ -19,6 +19,8 @@ layers. Below -7 no usual training is long enough: 1e5 updates change the weight
 _MIDDLE = sum(_USUAL) / 2.0
 _AGREEING = 3
 """Audits that have to agree before weights that stay as they are count as a start that cannot learn."""
+USUAL_STEP = 1e-3
+"""One update of a kernel over its size, as it usually is (Karpathy 2015)."""
 _NARROW = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """Types of few digits -> the policy under which layers compute in them, and keep weights in float32."""
 _FIRST_STEPS: Mapping[str, Callable[[float], float]] = {
@@ -212,12 +214,13 @@ def _times_unmoved(audits: Sequence[Snapshot], index: int) -> int:
         if stats.update_zero < 1.0:
             return 0
         had = before is None or before.statistics[index].gradient_rms > 0.0
-        last = had and stats.gradient_rms > 0.0 and not _warming_up(before, now)
+        last = had and stats.gradient_rms > 0.0 and not warming_up(before, now)
         count += last
     return count if last else 0
 
 
-def _warming_up(before: Snapshot | None, now: Snapshot) -> bool:
+def warming_up(before: Snapshot | None, now: Snapshot) -> bool:
+    """Whether the learning rate still rises to the peak of its schedule."""
     if before is None or None in (before.learning_rate, now.learning_rate, now.peak_rate):
         return False
     return bool(before.learning_rate < now.learning_rate < now.peak_rate)  # type: ignore[operator]  # none is None

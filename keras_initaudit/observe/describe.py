@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -250,12 +250,29 @@ def loss_kind(model: Any) -> LossKind:
     return ""
 
 
-def baseline_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None:
-    """The loss of a model that gives every input the same uninformed answer; None where the loss is not a known one.
+class _Targets(NamedTuple):
+    """The targets of a model with one known loss, and the weight of each of the losses."""
 
-    Categories: log C for C of them. Yes or no: log 2. Numbers: what the mean of the batch's targets gives, or their
-    median. Samples count by their weights, those that follow from the weights of classes included.
-    """
+    loss: Any
+    kind: LossKind
+    numbers: Any
+    weights: Any
+    vectors: bool
+    """Whether the last axis holds what one loss is computed of."""
+    sparse: bool
+    """Whether they are numbers of classes."""
+
+    def reduced(self, losses: Any) -> float:
+        """What the loss makes of its values."""
+        total = float(np.sum(losses * self.weights))
+        reduction = getattr(self.loss, "reduction", None)
+        if reduction == "sum":
+            return total
+        weights = self.weights
+        return total / max(float(weights.sum()) if reduction == "mean_with_sample_weight" else weights.size, 1e-30)
+
+
+def _targets(model: Any, y: Any, sample_weight: Any) -> _Targets | None:
     loss, kind = _only(getattr(model, "loss", None)), loss_kind(model)
     name = getattr(_loss_function(loss), "__name__", "")
     targets = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
@@ -265,29 +282,74 @@ def baseline_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None
     if numbers is None:  # ragged
         return None
     # One loss for each vector of targets; class numbers need no axis of their own, and may have one.
-    vectors = numbers.ndim > 1 and (name != "sparse_categorical_crossentropy" or numbers.shape[-1] == 1)
-    shape = numbers.shape[:-1] if vectors else numbers.shape
-    weights = _weights(sample_weight, shape)
-    if weights is None:
+    sparse = name == "sparse_categorical_crossentropy"
+    vectors = numbers.ndim > 1 and (not sparse or numbers.shape[-1] == 1)
+    weights = _weights(sample_weight, numbers.shape[:-1] if vectors else numbers.shape)
+    return None if weights is None else _Targets(loss, kind, numbers, weights, vectors, sparse)
+
+
+def baseline_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None:
+    """The loss of a model that gives every input the same uninformed answer; None where the loss is not a known one.
+
+    Categories: log C for C of them. Yes or no: log 2. Numbers: what the mean of the batch's targets gives, or their
+    median. Samples count by their weights, those that follow from the weights of classes included.
+    """
+    known = _targets(model, y, sample_weight)
+    if known is None:
         return None
-    if kind == "yes-no":
-        losses = np.full(shape, math.log(2))
-    elif kind == "classes":
+    numbers, weights = known.numbers, known.weights
+    if known.kind == "yes-no":
+        losses = np.full(weights.shape, math.log(2))
+    elif known.kind == "classes":
         outputs = getattr(model, "outputs", None)
         classes = outputs[0].shape[-1] if outputs else None
         if not classes or classes < 2:
             return None
-        losses = np.full(shape, math.log(classes))
+        losses = np.full(weights.shape, math.log(classes))
     else:
-        of_units = np.broadcast_to(weights[..., None] if vectors else weights, numbers.shape)
-        distance = numbers - _center(numbers, of_units, median=kind == "distances")
-        losses = np.square(distance) if kind == "squares" else np.abs(distance)
-        losses = losses.mean(-1) if vectors else losses
-    total = float(np.sum(losses * weights))
-    reduction = getattr(loss, "reduction", None)
-    if reduction == "sum":
-        return total
-    return total / max(float(weights.sum()) if reduction == "mean_with_sample_weight" else weights.size, 1e-30)
+        of_units = np.broadcast_to(weights[..., None] if known.vectors else weights, numbers.shape)
+        distance = numbers - _center(numbers, of_units, median=known.kind == "distances")
+        losses = np.square(distance) if known.kind == "squares" else np.abs(distance)
+        losses = losses.mean(-1) if known.vectors else losses
+    return known.reduced(losses)
+
+
+_LEAST_SHARE = 1e-7
+"""What Keras's cross-entropies keep a probability above."""
+
+
+def constant_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None:
+    """The least loss of an answer that is the same for every sample and position; None where the loss is not known.
+
+    Categories and yes or no: their shares in the batch. Numbers: their mean, or their median.
+    """
+    known = _targets(model, y, sample_weight)
+    own = getattr(type(model), "compute_loss", None) is not keras.Model.compute_loss
+    if known is None or own or not known.weights.any():
+        return None
+    columns = known.numbers if known.vectors else known.numbers[..., None]
+    if known.sparse:
+        labels = columns[..., 0].astype(np.int64)
+        if (labels < 0).any():  # a class that the loss ignores
+            return None
+        shares = np.bincount(labels.ravel(), known.weights.ravel()) / known.weights.sum()
+        return known.reduced(-np.log(np.maximum(shares[labels], _LEAST_SHARE)))
+    smoothing = float(getattr(known.loss, "label_smoothing", 0.0) or 0.0)
+    if known.kind in ("classes", "yes-no"):
+        columns = columns * (1.0 - smoothing) + smoothing / (2.0 if known.kind == "yes-no" else columns.shape[-1])
+    rows = columns.reshape(-1, columns.shape[-1])
+    of_units = np.broadcast_to(known.weights.reshape(-1, 1), rows.shape)
+    answer = _center(rows, of_units, median=known.kind == "distances")
+    if known.kind == "classes":
+        losses = -(columns * np.log(np.maximum(answer, _LEAST_SHARE))).sum(-1)
+    elif known.kind == "yes-no":
+        yes = np.clip(answer, _LEAST_SHARE, 1.0 - _LEAST_SHARE)
+        losses = -(columns * np.log(yes) + (1.0 - columns) * np.log(1.0 - yes)).mean(-1)
+    else:
+        distance = columns - answer
+        losses = (np.square(distance) if known.kind == "squares" else np.abs(distance)).mean(-1)
+    value = known.reduced(losses)
+    return value if math.isfinite(value) else None
 
 
 def _only(structure: Any) -> Any:

@@ -29,6 +29,7 @@ from .rows import Key, Row, Samples, as_columns, rows_of, samples_of, statistics
 from .taps import Recording, optimizers, scales_loss
 
 _LOSS: Key = ("loss", 0, "loss")
+_PENALTY: Key = ("loss", 0, "penalty")
 _ONE_NUMBER = {
     "entropy": ("attention_entropy", measures.entropy),
     "logits": ("attention_logit_max", measures.largest),
@@ -97,6 +98,7 @@ class Probe:
         self.marked: list[Any] | None = None
         self._marked_states: dict[int, movement.State] = {}
         self._baseline: float | None = None
+        self._constant: float | None = None
         self._loss_kind: LossKind = ""
         self._peak_rate: float | None = None
         self._sample_kernels: Any = None
@@ -158,6 +160,7 @@ class Probe:
             statistics=tuple(Statistics(**row) for row in values),
             loss=float(tensors[_LOSS]),
             baseline_loss=self._baseline,
+            constant_loss=None if self._constant is None else self._constant + float(tensors[_PENALTY]),
             batch_size=batch_size(self.batch),
             histograms=histograms,
             optimizer=_kind(self._optimizer),
@@ -209,6 +212,7 @@ class Probe:
         _, y, sample_weight = unpack(self.batch)
         self._loss_kind = describe.loss_kind(self.model)
         self._baseline = describe.baseline_loss(self.model, y, sample_weight)
+        self._constant = describe.constant_loss(self.model, y, sample_weight)
         self._peak_rate = max(scheduled_rates(self._optimizer), default=None)
 
     # The run
@@ -281,6 +285,7 @@ class Probe:
         samples = samples_of(recording, batch)
         known = recording.loss is not None
         samples.tensors[_LOSS] = ops.mean(ops.cast(recording.loss, "float32")) if known else ops.convert_to_tensor(NAN)
+        samples.tensors[_PENALTY] = ops.convert_to_tensor(0.0 if recording.penalty is None else recording.penalty)
         self._recorded = recording, samples
         return list(samples.tensors.values())
 

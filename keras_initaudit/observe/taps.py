@@ -75,6 +75,8 @@ class Recording:
     applied: dict[int, Any] = field(default_factory=dict)
     """id of the Keras variable -> the optimizer that was asked to update it."""
     loss: Any = None
+    penalty: Any = None
+    """What regularizers and the model's own `add_loss` add to it; None where nothing does."""
     scaled: bool = False
     """Whether the loss was multiplied by `scale`."""
     scale: Any = None
@@ -230,6 +232,10 @@ class Recording:
             loss = compute_loss(*args, **kwargs)
             if self.loss is None and self.frame.sees(loss) and self.frame.first_replica():
                 self.loss = self.frame.snapshot(loss)
+                if type(self.model).compute_loss is keras.Model.compute_loss:
+                    with self.frame.unrecorded():
+                        added = [ops.sum(ops.cast(one, "float32")) for one in self.model.losses]
+                        self.penalty = self.frame.snapshot(sum(added[1:], added[0])) if added else None
             return loss
 
         return lost

@@ -12,9 +12,6 @@ from known_faults import FAULTS, HEALTHY, LABELS, ends, half_way, label
 
 from keras_initaudit.diagnosis.causes import RULES
 
-TO_COME = {"not-learning"}
-"""Rules that name a fault and are not written yet."""
-
 BUILDS = {name: build for name, build, _ in known_faults.starts()}
 
 
@@ -35,7 +32,7 @@ def test_a_fault_has_a_source_and_rules_that_name_it(fault):
     assert re.search(r"\w\.(com|org|io|ai)/\S", fault.source) or re.search(r"\d{4}, .*section", fault.source)
     assert len(fault.source.split()) > 6  # it says what was seen there
     assert fault.named
-    assert fault.named <= {rule.slug for rule in RULES} | TO_COME
+    assert fault.named <= {rule.slug for rule in RULES}
 
 
 def test_every_start_has_a_label_and_every_repair_learns(reference):

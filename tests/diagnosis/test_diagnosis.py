@@ -498,7 +498,7 @@ def test_the_table_is_whole() -> None:
     columns |= {f.name for f in dataclasses.fields(Snapshot)}
     limits = {f.name for f in dataclasses.fields(Thresholds)}
     slugs = [rule.slug for rule in RULES]
-    assert len(slugs) == len(set(slugs)) == 21
+    assert len(slugs) == len(set(slugs)) == 22
     for rule in RULES:
         assert set(rule.sees) <= columns - {"optimizer"}, rule.slug
         assert set(rule.thresholds) <= limits, rule.slug
