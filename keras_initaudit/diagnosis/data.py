@@ -119,7 +119,7 @@ def input_scale(network: Network, thresholds: Thresholds) -> list[Finding]:
                     source=source.path,
                     mean=mean,
                     largest=largest,
-                    remedy=proposals.rescaled(source.path, std, low, largest)
+                    remedy=proposals.rescaled(source.path, std, low, largest, source.info.shape)
                     if source.info.role == "input" and not prepared
                     else None,
                 )

@@ -58,7 +58,7 @@ def _gradient_finding(
         kernels=count,
         worst=row.path,
         exactly_zero=row.stats.backward_rms == 0.0,
-        remedy=proposals.for_kernels(network, group),
+        remedy=proposals.for_signal(network, group),
         **evidence,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..records import Finding
-from . import data, gradient, signal, units, updates, weights
+from . import data, gradient, outputs, signal, units, updates, weights
 from .network import Network
 from .thresholds import Thresholds
 
@@ -64,6 +64,14 @@ RULES: tuple[Rule, ...] = (
         data.input_scale,
         (*SYMPTOMS, "vanishing-gradient", "exploding-gradient", "no-gradient"),
         "LeCun, Bottou, Orr & Mueller 1998, Efficient BackProp, section 4.3",
+    ),
+    Rule(
+        "output-activation",
+        ("activation", "loss_kind", "outputs_mean"),
+        ("target_high_warning",),
+        outputs.output_activation,
+        ("initial-loss", "dead-units", "saturated-units", "no-gradient"),
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units)",
     ),
     Rule(
         "symmetric-units",

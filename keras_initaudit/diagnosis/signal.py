@@ -116,7 +116,7 @@ def _signal(
             kernels=count,
             worst=worst.path,
             exactly_zero=worst.stats.activation_rms == 0.0,
-            remedy=proposals.for_kernels(network, group, bias=single is not None),
+            remedy=proposals.for_signal(network, group, bias=single is not None),
             **creeping,
         )
     ]
@@ -171,6 +171,6 @@ def collapsed_samples(network: Network, thresholds: Thresholds) -> list[Finding]
             layers=[r.path for r in group],
             affected=[r.path for r in kernels],
             worst=row.path,
-            remedy=proposals.for_kernels(network, group, bias=True),
+            remedy=proposals.for_signal(network, group, bias=True),
         )
     ]

@@ -119,7 +119,7 @@ def dead_units(network: Network, thresholds: Thresholds) -> list[Finding]:
             affected=[row.path for row in rows],
             preactivation_mean=worst.stats.preactivation_mean,
             preactivation_std=worst.stats.preactivation_std,
-            remedy=proposals.for_kernels(network, group, bias=True),
+            remedy=proposals.for_signal(network, group, bias=True),
         )
     ]
 

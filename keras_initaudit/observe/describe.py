@@ -16,9 +16,10 @@ import keras
 import numpy as np
 
 from ..layers import catalogue, table
-from ..layers.inside import held_layers, own_weights, with_layers_below
-from ..records import LayerInfo, LossKind, to_jsonable
+from ..layers.inside import held_layers, output_maker, own_weights, with_layers_below
+from ..records import NAN, LayerInfo, LossKind, OutputsMean, to_jsonable
 from ..theory import gains
+from .engines.undocumented import keras_made
 
 _NOT_KERNELS = frozenset({"bias", "beta", "gamma", "alpha", "scale"})
 """Weights that are not kernels, whatever their rank: attention and GRU biases have rank 2, PReLU slopes any."""
@@ -248,6 +249,27 @@ def loss_kind(model: Any) -> LossKind:
         if any(function is getattr(keras.losses, name) for name in names):
             return kind
     return ""
+
+
+def outputs_mean(model: Any) -> OutputsMean:
+    """What the model's loss takes the outputs for; empty where it is not known, or where no layer of Keras makes them.
+
+    A function of the model's own behind the last layer may make probabilities of anything.
+    """
+    kind, outputs = loss_kind(model), getattr(model, "outputs", None)
+    maker = output_maker(outputs[0]) if outputs and len(outputs) == 1 else None
+    if not kind or isinstance(maker, keras.layers.Lambda) or not keras_made(maker):
+        return ""
+    if kind in ("squares", "distances"):
+        return "numbers"
+    return "logits" if getattr(_only(model.loss), "from_logits", False) else "probabilities"
+
+
+def least_target(y: Any) -> float:
+    """The smallest of all targets; NaN where there are none, or where they are no arrays of numbers."""
+    leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
+    arrays = [_or_none(lambda leaf=leaf: np.asarray(keras.ops.convert_to_numpy(leaf), np.float64)) for leaf in leaves]
+    return min((float(a.min()) if a is not None and a.size else NAN for a in arrays), default=NAN)
 
 
 def baseline_loss(model: Any, y: Any, sample_weight: Any = None) -> float | None:
