@@ -157,7 +157,7 @@ def for_signal(network: Network, kernels: Iterable[Row], *, bias: bool = False) 
 
 
 def _shifted(network: Network, kernels: Sequence[Row]) -> list[Row]:
-    """The normalizations of the network, where one right behind these kernels does not give a mean of 0 and a size of 1.
+    """The normalizations of the network, where one behind these kernels does not give a mean of 0 and a size of 1.
 
     Its own weights do that where what arrives at it varies: the normalized values have both by construction. What is
     behind it shows nothing, so that all of its kind start again, but those that a skip connection bypasses: there a
