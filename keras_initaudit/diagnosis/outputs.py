@@ -30,7 +30,7 @@ def output_activation(network: Network, thresholds: Thresholds) -> list[Finding]
     if not ends or len(targets) != 1 or not network.snapshot.outputs_mean:
         return []
     applied = [row for row in ends if _activation(row) != "linear"]
-    last = applied[-1] if applied else ends[-1]
+    last = applied[-1] if applied else ends[0]
     if len([row for row in applied if _activation(row) in _DISTRIBUTIONS]) > 1:
         last, wanted, why = applied[0], "linear", f"{applied[-1].path} makes a softmax of it once more"
     else:

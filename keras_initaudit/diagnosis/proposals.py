@@ -148,9 +148,9 @@ def for_signal(network: Network, kernels: Iterable[Row], *, bias: bool = False) 
     narrow = _narrow(network, rows)
     if narrow:
         return narrow
-    flat = _flat(network, rows)
-    if flat is not None:
-        return flat
+    flatly = flat(network, rows)
+    if flatly is not None:
+        return flatly
     if any(network.bypassed(row) for row in rows):
         return WholeModel()
     return for_kernels(network, rows, bias=bias)
@@ -188,7 +188,7 @@ def _narrow(network: Network, kernels: Sequence[Row]) -> Widen | None:
     return Widen(_WIDE, tuple(row.path for row in found))
 
 
-def _flat(network: Network, kernels: Sequence[Row]) -> Activate | None:
+def flat(network: Network, kernels: Sequence[Row]) -> Activate | None:
     """ReLU, or tanh in a recurrent layer, for all hidden layers of an activation that passes little on.
 
     Not where the kernels are so large that they saturate it, and not for a gate, an attention weight or the choice of

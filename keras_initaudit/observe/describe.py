@@ -258,7 +258,8 @@ def outputs_mean(model: Any) -> OutputsMean:
     """
     kind, outputs = loss_kind(model), getattr(model, "outputs", None)
     maker = output_maker(outputs[0]) if outputs and len(outputs) == 1 else None
-    if not kind or isinstance(maker, keras.layers.Lambda) or not keras_made(maker):
+    by_layer = isinstance(maker, keras.layers.Layer) and not isinstance(maker, keras.layers.Lambda)
+    if not kind or not by_layer or not keras_made(maker):
         return ""
     if kind in ("squares", "distances"):
         return "numbers"

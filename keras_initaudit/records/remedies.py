@@ -212,6 +212,19 @@ class Policy(Remedy):
         return f"import keras\nkeras.config.set_dtype_policy({literal(self.name)})  # before the model is built"
 
 
+@dataclass(frozen=True, slots=True)
+class Together(Remedy):
+    """Several changes that repair a model only together."""
+
+    remedies: tuple[Remedy, ...] = ()
+    """In the order in which to make them."""
+
+    @property
+    def code(self) -> str:
+        """The code of each, in this order."""
+        return "\n".join(remedy.code for remedy in self.remedies)
+
+
 REMEDIES: Mapping[str, type[Remedy]] = {
     kind.__name__: kind
     for kind in (
@@ -226,6 +239,7 @@ REMEDIES: Mapping[str, type[Remedy]] = {
         SetBias,
         LearningRate,
         Policy,
+        Together,
     )
 }
 """Every remedy by its name, which is its `type` in JSON."""

@@ -32,6 +32,7 @@ from ..records.remedies import (
     ScaleTargets,
     Scheme,
     SetBias,
+    Together,
     WholeModel,
     Widen,
 )
@@ -167,6 +168,12 @@ def _policy(remedy: Policy, model: Any, batch: Any) -> Any:
     )
 
 
+def _together(remedy: Together, model: Any, batch: Any) -> Any:
+    for each in remedy.remedies:
+        batch = apply(each, model, batch)
+    return batch
+
+
 def _preprocess(remedy: Preprocess, model: Any, batch: Any) -> Any:
     del model
     if not batch:
@@ -219,6 +226,7 @@ _CHANGES: Mapping[type[Remedy], Callable[[Any, Any, Any], Any]] = {
     SetBias: _set_bias,
     LearningRate: _learning_rate,
     Policy: _policy,
+    Together: _together,
 }
 
 

@@ -23,6 +23,7 @@ from keras_initaudit.records.remedies import (
     ScaleTargets,
     Scheme,
     SetBias,
+    Together,
     WholeModel,
     Widen,
     literal,
@@ -77,6 +78,7 @@ CASES = {
     "clean targets": (CleanData("targets"), TABLE, HOLES),
     "bias": (SetBias(("head",)), TABLE, TARGETS),
     "learning rate": (LearningRate(3e-4), TABLE, TARGETS),
+    "together": (Together((WholeModel(), ScaleTargets(), LearningRate(0.03))), TABLE, TARGETS),
     "policy": (Policy("mixed_bfloat16"), TABLE, TARGETS),
 }
 
@@ -182,7 +184,7 @@ def test_the_code_does_what_apply_does(ran, name):
         for weight in ("gamma", "beta"):
             applied = getattr(model.get_layer("norm"), weight)
             np.testing.assert_array_equal(applied.numpy(), getattr(written, weight).numpy())
-    if isinstance(remedy, WholeModel):
+    if isinstance(remedy, WholeModel | Together):
         weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
         np.testing.assert_array_equal(weights, out["weights"])
     changed = [
@@ -204,6 +206,7 @@ def test_apply_changes_the_weights_that_a_remedy_names_and_no_other(ran):
         "bias": [0, 0, 0, 0, 0, 0, 0, 1],
         "whole model": [1, 0, 0, 0, 0, 0, 1, 0],
         "normalization": [0, 0, 1, 1, 0, 0, 0, 0],
+        "together": [1, 0, 0, 0, 0, 0, 1, 0],
         "activation": [1, 0, 0, 0, 0, 0, 0, 0],
         "activation alone": [0, 0, 0, 0, 0, 0, 0, 0],
     }
