@@ -121,6 +121,7 @@ def _scale(row: Row, source: Row, rms: float, mean: float, std: float, largest: 
             "deviation": std,
             "largest": largest,
             "prepared": prepared or source.info.role != "input",
+            "shape": list(source.info.shape),
         },
     )
 
@@ -138,7 +139,7 @@ def rescaled(network: Network, case: Case) -> Remedy | None:
     low = 0.0 if facts["mean"] > 0.0 and facts["mean"] >= 0.3 * case.observed else -facts["largest"]
     if facts["prepared"]:
         return None
-    return proposals.rescaled(facts["source"], facts["deviation"], low, facts["largest"])
+    return proposals.rescaled(facts["source"], facts["deviation"], low, facts["largest"], facts["shape"])
 
 
 def _arriving(row: Row, source: Row) -> tuple[float, float, float, float, bool]:

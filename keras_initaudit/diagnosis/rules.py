@@ -10,7 +10,7 @@ from typing import Any
 
 from ..records import Finding
 from ..records.remedies import Remedy
-from . import data, gradient, learning, recurrence, signal, units, updates, weights
+from . import data, gradient, learning, outputs, recurrence, signal, units, updates, weights
 from .network import Network
 from .rule import FIRST, Case, Rule
 
@@ -100,6 +100,17 @@ RULES: tuple[Rule, ...] = (
         expected=1.0,
     ),
     Rule(
+        "output-activation",
+        ("activation", "loss_kind", "outputs_mean"),
+        outputs.output_activation,
+        (),
+        "activation of the outputs",
+        outputs.unsuited,
+        outputs.suited,
+        ("initial-loss", "dead-units", "saturated-units", "no-gradient"),
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units)",
+    ),
+    Rule(
         "symmetric-units",
         ("weight_identical", "gradient_identical"),
         units.symmetric_units,
@@ -144,7 +155,7 @@ RULES: tuple[Rule, ...] = (
         ("dead_warning", "dead_bad"),
         "fraction of units",
         units.dead,
-        units.new_kernels_and_biases,
+        signal.through_with_biases,
         (),
         "Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, theorem 3.1",
         follows=lambda f: None if _all_dead(f) else "vanishing-signal",
@@ -207,7 +218,7 @@ RULES: tuple[Rule, ...] = (
         ("gradient_loss_warning", "gradient_loss_bad"),
         "decades by which the norm of dL/d(activation) falls",
         gradient.fades,
-        units.new_kernels,
+        signal.through,
         (*THROUGH_TIME, "collapsed-samples", "update-ratio", "no-update"),
         "Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010, equation 6",
         postponed="gradient",
@@ -219,7 +230,7 @@ RULES: tuple[Rule, ...] = (
         ("gradient_growth_warning", "gradient_growth_bad"),
         "decades by which the norm of dL/d(activation) grows",
         gradient.grows,
-        units.new_kernels,
+        signal.through,
         (*THROUGH_TIME, *STEPS),
         "Pascanu, Mikolov & Bengio 2013; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 4",
         postponed="gradient",
@@ -253,7 +264,7 @@ RULES: tuple[Rule, ...] = (
         ("spread_warning", "spread_bad"),
         "standard deviation across samples over rms",
         signal.alike,
-        units.new_kernels_and_biases,
+        signal.through_with_biases,
         ("update-ratio",),
         "Poole et al. 2016; Schoenholz, Gilmer, Ganguli & Sohl-Dickstein 2017, section 3 (ordered phase)",
         expected=1.0,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from ..flow import Row
-from ..records.remedies import Remedy
+from ..records.remedies import Remedy, WholeModel
 from . import proposals
 from .network import Network
 from .rule import Case
@@ -139,8 +139,18 @@ def _drifts(case: Case, verb: str, end: str) -> str:
 
 
 def remedy(network: Network, case: Case) -> Remedy | None:
-    """New kernels; of one that makes the drift alone, new biases too."""
-    return proposals.for_kernels(network, case.change, bias=bool(case.facts["single"]))
+    """What makes the signal get through; where one kernel makes the drift alone, new biases too."""
+    return proposals.for_signal(network, case.change, bias=bool(case.facts["single"]))
+
+
+def through(network: Network, case: Case) -> Remedy | None:
+    """What makes signal and gradient get through the kernels at fault."""
+    return proposals.for_signal(network, case.change)
+
+
+def through_with_biases(network: Network, case: Case) -> Remedy | None:
+    """The same, and biases of zero; a new start of the whole model where there are no kernels to name."""
+    return proposals.for_signal(network, case.change, bias=True) or WholeModel()
 
 
 def collapsed_samples(network: Network) -> list[Case]:

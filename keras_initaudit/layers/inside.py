@@ -34,3 +34,8 @@ def own_weights(layer: Any) -> list[Any]:
 def input_structure(model: Any) -> Any:
     """The symbolic inputs of a functional model, in the structure in which it takes them; None of any other."""
     return getattr(model, "_inputs_struct", None)
+
+
+def output_maker(output: Any) -> Any:
+    """The layer, or other operation, that makes a symbolic output of a functional model."""
+    return output._keras_history.operation

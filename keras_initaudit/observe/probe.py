@@ -19,9 +19,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..records import NAN, Histogram, LayerInfo, LossKind, Snapshot, Statistics
+from ..records import NAN, Histogram, LayerInfo, LossKind, OutputsMean, Snapshot, Statistics
 from ..theory import gains
-from . import describe, duplicates, measures, movement
+from . import describe, duplicates, losses, measures, movement
 from .batch import batch_size, first_samples, fixed_batch_size, unpack
 from .engines import Array, Frame, UnobservableError, Updates, engine
 from .engines.undocumented import scheduled_rates
@@ -100,6 +100,8 @@ class Probe:
         self._baseline: float | None = None
         self._constant: float | None = None
         self._loss_kind: LossKind = ""
+        self._outputs_mean: OutputsMean = ""
+        self._least_target = NAN
         self._peak_rate: float | None = None
         self._sample_kernels: Any = None
         self._scale: float | None = None
@@ -168,6 +170,8 @@ class Probe:
             peak_rate=self._peak_rate,
             momentum=_number(self._optimizer, "momentum") or 0.0,
             loss_kind=self._loss_kind,
+            least_target=self._least_target,
+            outputs_mean=self._outputs_mean,
         )
 
     def duplicates(self) -> dict[str, str]:
@@ -210,9 +214,11 @@ class Probe:
         )
         self.kernels = [(i, weights[row.info.path]) for i, row in enumerate(layout.rows) if row.info.path in weights]
         _, y, sample_weight = unpack(self.batch)
-        self._loss_kind = describe.loss_kind(self.model)
-        self._baseline = describe.baseline_loss(self.model, y, sample_weight)
-        self._constant = describe.constant_loss(self.model, y, sample_weight)
+        self._loss_kind = losses.loss_kind(self.model)
+        self._outputs_mean = losses.outputs_mean(self.model)
+        self._least_target = losses.least_target(y)
+        self._baseline = losses.baseline_loss(self.model, y, sample_weight)
+        self._constant = losses.constant_loss(self.model, y, sample_weight)
         self._peak_rate = max(scheduled_rates(self._optimizer), default=None)
 
     # The run

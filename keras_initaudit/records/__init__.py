@@ -29,6 +29,7 @@ VERDICTS: tuple[Verdict, ...] = ("bad", "warning", "healthy")
 Outcome = Literal["bad", "warning", "note", "undecided"]
 Role = Literal["layer", "weight", "gates", "attention", "input", "target"]
 Normalises = Literal["", "batch", "layer", "group", "rms", "unit", "other"]
+OutputsMean = Literal["", "numbers", "probabilities", "logits"]
 LossKind = Literal["classes", "yes-no", "squares", "distances", ""]
 
 
@@ -222,6 +223,11 @@ class Snapshot:
     loss_kind: LossKind = ""
     """What the compiled loss takes the targets for: one of several classes, yes or no, or numbers, of which it takes
     the mean square or another distance. Empty where the loss is not a known one."""
+    least_target: float = NAN
+    """The smallest of all targets of the batch; NaN where they are no numbers."""
+    outputs_mean: OutputsMean = ""
+    """What that loss takes the outputs for. Empty where it is not known, or where more than layers of Keras makes
+    them."""
 
     def __getitem__(self, path: str) -> Statistics:
         """The statistics of the row at `path`; KeyError with the known paths where there is none."""

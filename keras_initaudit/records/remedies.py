@@ -60,6 +60,52 @@ class Reinitialize(Remedy):
 
 
 @dataclass(frozen=True, slots=True)
+class PlainNormalization(Remedy):
+    """Start normalizations as Keras does: gamma at ones, beta at zeros."""
+
+    layers: tuple[str, ...] = ()
+    """Paths of the layers."""
+
+    @property
+    def code(self) -> str:
+        """Assigns the names of the initializers to the names of their arguments."""
+        return 'gamma_initializer = "ones"\nbeta_initializer = "zeros"'
+
+
+@dataclass(frozen=True, slots=True)
+class Activate(Remedy):
+    """Give layers another activation, and draw the kernels in front of it by the initializers that suit it."""
+
+    activation: str
+    """Name of a function of `keras.activations`."""
+    layers: tuple[str, ...] = ()
+    """Paths of the layers that apply the activation: those that have the kernels, or `Activation` layers."""
+    start: Reinitialize | None = None
+    """How the kernels start; None where they stay as they are."""
+
+    @property
+    def code(self) -> str:
+        """Assigns the name to `activation`, and each initializer to the name of its argument."""
+        line = f"activation = {literal(self.activation)}"
+        return line if self.start is None else f"{line}\n{self.start.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Widen(Remedy):
+    """Build the model again with more units: a layer that is built keeps its width."""
+
+    units: int
+    layers: tuple[str, ...] = ()
+    """Paths of the layers that are too narrow."""
+    argument: Literal["units", "filters"] = "units"
+
+    @property
+    def code(self) -> str:
+        """Assigns the number to the name of the argument."""
+        return f"{self.argument} = {self.units}  # of the layers that are too narrow, before the model is built"
+
+
+@dataclass(frozen=True, slots=True)
 class WholeModel(Remedy):
     """Start all layers of the model again, each by its true fans and the gain of its activation."""
 
@@ -77,9 +123,10 @@ _ALL = "# {name} holds all the {data} that you train on: those of one batch may 
 class Preprocess(Remedy):
     """Put a layer in front of an input that brings it to unit scale."""
 
-    how: Literal["bytes", "standardize", "tiny"]
-    """`bytes` divides by 255; `standardize` takes the mean and the standard deviation of all the data; `tiny` does so
-    where the standard deviation is below the least one that `keras.layers.Normalization` divides by."""
+    how: Literal["bytes", "standardize", "columns", "tiny"]
+    """`bytes` divides by 255; `standardize` takes the mean and the standard deviation of all the data; `columns` those
+    of each column, the last axis; `tiny` those of all the data where the standard deviation is below the least one that
+    `keras.layers.Normalization` divides by."""
     keys: tuple[str | int, ...] = ()
     """Where the input is in `x`, a list or dict of arrays; empty where `x` is one array."""
 
@@ -93,7 +140,8 @@ class Preprocess(Remedy):
         if self.how == "tiny":
             scale, offset = f"float(1 / {data}.std())", f"float(-{data}.mean() / {data}.std())"
             return "\n".join([*lines, f"preprocessing = keras.layers.Rescaling({scale}, offset={offset})"])
-        lines += ["preprocessing = keras.layers.Normalization(axis=None)", f"preprocessing.adapt({data})"]
+        axis = -1 if self.how == "columns" else None
+        lines += [f"preprocessing = keras.layers.Normalization(axis={axis})", f"preprocessing.adapt({data})"]
         return "\n".join(lines)
 
 
@@ -164,9 +212,35 @@ class Policy(Remedy):
         return f"import keras\nkeras.config.set_dtype_policy({literal(self.name)})  # before the model is built"
 
 
+@dataclass(frozen=True, slots=True)
+class Together(Remedy):
+    """Several changes that repair a model only together."""
+
+    remedies: tuple[Remedy, ...] = ()
+    """In the order in which to make them."""
+
+    @property
+    def code(self) -> str:
+        """The code of each, in this order."""
+        return "\n".join(remedy.code for remedy in self.remedies)
+
+
 REMEDIES: Mapping[str, type[Remedy]] = {
     kind.__name__: kind
-    for kind in (Reinitialize, WholeModel, Preprocess, ScaleTargets, CleanData, SetBias, LearningRate, Policy)
+    for kind in (
+        Reinitialize,
+        PlainNormalization,
+        Activate,
+        Widen,
+        WholeModel,
+        Preprocess,
+        ScaleTargets,
+        CleanData,
+        SetBias,
+        LearningRate,
+        Policy,
+        Together,
+    )
 }
 """Every remedy by its name, which is its `type` in JSON."""
 

@@ -19,9 +19,12 @@ from ..initializers.base import mix
 from ..layers import catalogue
 from ..layers.inside import with_layers_below
 from ..observe import describe
+from ..observe.hooks import replace
 from ..records.remedies import (
+    Activate,
     CleanData,
     LearningRate,
+    PlainNormalization,
     Policy,
     Preprocess,
     Reinitialize,
@@ -29,7 +32,9 @@ from ..records.remedies import (
     ScaleTargets,
     Scheme,
     SetBias,
+    Together,
     WholeModel,
+    Widen,
 )
 from .initialization import initialize
 
@@ -109,6 +114,34 @@ def _reinitialize(remedy: Reinitialize, model: Any, batch: Any) -> Any:
     return batch
 
 
+def _plain_normalization(remedy: PlainNormalization, model: Any, batch: Any) -> Any:
+    for _, layer, _ in _targets(remedy.layers, model):
+        for name, value in (("gamma", 1.0), ("beta", 0.0)):
+            variable = getattr(layer, name, None)
+            if isinstance(variable, keras.Variable):
+                variable.assign(ops.full(variable.shape, value, variable.dtype))
+    return batch
+
+
+def _activate(remedy: Activate, model: Any, batch: Any) -> Any:
+    function = keras.activations.get(remedy.activation)
+    owners = [getattr(layer, "cell", layer) for _, layer, _ in _targets(remedy.layers, model)]
+    for owner in owners:
+        if not callable(vars(owner).get("activation")):
+            raise ValueError(f"the layer {owner.name!r} has no activation that could be another one")
+    for owner in owners:
+        replace(owner, activation=function)
+    return batch if remedy.start is None else _reinitialize(remedy.start, model, batch)
+
+
+def _widen(remedy: Widen, model: Any, batch: Any) -> Any:
+    del batch
+    raise ValueError(
+        f"the model {model.name!r} is built, and its layers keep their width; "
+        f"give {', '.join(remedy.layers)} {remedy.argument}={remedy.units} and build it again"
+    )
+
+
 def _whole_model(remedy: WholeModel, model: Any, batch: Any) -> Any:
     del remedy
     initialize(model)
@@ -135,6 +168,12 @@ def _policy(remedy: Policy, model: Any, batch: Any) -> Any:
     )
 
 
+def _together(remedy: Together, model: Any, batch: Any) -> Any:
+    for each in remedy.remedies:
+        batch = apply(each, model, batch)
+    return batch
+
+
 def _preprocess(remedy: Preprocess, model: Any, batch: Any) -> Any:
     del model
     if not batch:
@@ -154,7 +193,7 @@ def _in_front(remedy: Preprocess, data: Any) -> Any:
         return keras.layers.Rescaling(1.0 / 255)
     if remedy.how == "tiny":
         return keras.layers.Rescaling(float(1 / data.std()), offset=float(-data.mean() / data.std()))
-    layer = keras.layers.Normalization(axis=None)
+    layer = keras.layers.Normalization(axis=-1 if remedy.how == "columns" else None)
     layer.adapt(data)
     return layer
 
@@ -177,6 +216,9 @@ def _clean_data(remedy: CleanData, model: Any, batch: Any) -> Any:
 
 _CHANGES: Mapping[type[Remedy], Callable[[Any, Any, Any], Any]] = {
     Reinitialize: _reinitialize,
+    PlainNormalization: _plain_normalization,
+    Activate: _activate,
+    Widen: _widen,
     WholeModel: _whole_model,
     Preprocess: _preprocess,
     ScaleTargets: _scale_targets,
@@ -184,6 +226,7 @@ _CHANGES: Mapping[type[Remedy], Callable[[Any, Any, Any], Any]] = {
     SetBias: _set_bias,
     LearningRate: _learning_rate,
     Policy: _policy,
+    Together: _together,
 }
 
 

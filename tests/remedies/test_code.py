@@ -13,15 +13,19 @@ from keras import layers, ops
 
 from keras_initaudit.records.remedies import (
     REMEDIES,
+    Activate,
     CleanData,
     LearningRate,
+    PlainNormalization,
     Policy,
     Preprocess,
     Reinitialize,
     ScaleTargets,
     Scheme,
     SetBias,
+    Together,
     WholeModel,
+    Widen,
     literal,
 )
 from keras_initaudit.remedies import apply
@@ -30,6 +34,7 @@ from keras_initaudit.remedies.applying import made
 RNG = np.random.default_rng(0)
 TABLE = RNG.uniform(-40.0, 90.0, (64, 6)).astype("float32")
 PARTS = {'a"b': TABLE, "it's\n": 1e-4 * TABLE + 3.0}
+SCALES = np.float32([1e-3, 1.0, 1e3, 1.0, 1e5, 30.0])
 TARGETS = (20.0 + 5.0 * RNG.normal(size=(64, 1))).astype("float32")
 HOLES = np.where(RNG.uniform(size=(64, 1)) < 0.1, np.nan, TARGETS).astype("float32")
 SPIKES = np.where(RNG.uniform(size=(64, 6)) < 0.1, np.inf, TABLE).astype("float32")
@@ -53,9 +58,19 @@ CASES = {
         TABLE,
         TARGETS,
     ),
+    "normalization": (PlainNormalization(("norm",)), TABLE, TARGETS),
+    "activation": (
+        Activate("selu", ("hidden",), Reinitialize({"kernel_initializer": Scheme("LeCunNormal")}, layers=("hidden",))),
+        TABLE,
+        TARGETS,
+    ),
+    "activation alone": (Activate("tanh", ("hidden",)), TABLE, TARGETS),
+    "width": (Widen(32, ("hidden",)), TABLE, TARGETS),
     "whole model": (WholeModel(), TABLE, TARGETS),
     "bytes": (Preprocess("bytes"), TABLE, TARGETS),
     "standardize": (Preprocess("standardize"), TABLE, TARGETS),
+    "columns": (Preprocess("columns"), SCALES * TABLE + SCALES, TARGETS),
+    "columns of one of several": (Preprocess("columns", ('a"b',)), PARTS, TARGETS),
     "standardize one of several": (Preprocess("standardize", ('a"b',)), PARTS, TARGETS),
     "tiny, one of several": (Preprocess("tiny", ("it's\n",)), PARTS, TARGETS),
     "scale targets": (ScaleTargets(), TABLE, TARGETS),
@@ -63,6 +78,7 @@ CASES = {
     "clean targets": (CleanData("targets"), TABLE, HOLES),
     "bias": (SetBias(("head",)), TABLE, TARGETS),
     "learning rate": (LearningRate(3e-4), TABLE, TARGETS),
+    "together": (Together((WholeModel(), ScaleTargets(), LearningRate(0.03))), TABLE, TARGETS),
     "policy": (Policy("mixed_bfloat16"), TABLE, TARGETS),
 }
 
@@ -79,7 +95,9 @@ for name, code, several in json.load(open(f"{folder}/cases.json")):
     names = {"model": keras.saving.load_model(f"{folder}/model.keras"), "x": x, "y": data["y"]}
     exec(code, names)
     made = {key: value for key, value in names.items() if key.endswith("_initializer")}
-    started = {key: [type(value).__name__, value.get_config()] for key, value in made.items()}
+    started = {key: [type(value).__name__, value.get_config()] for key, value in made.items() if type(value) is not str}
+    written = ("activation", "units", "gamma_initializer", "beta_initializer")
+    by_name = {key: names[key] for key in written if key in names}
     np.savez(
         f"{folder}/{name}.out.npz",
         y=names["y"],
@@ -89,15 +107,16 @@ for name, code, several in json.load(open(f"{folder}/cases.json")):
         **{f"p{i}": np.asarray(names["preprocessing"](value)) for i, value in enumerate(keras.tree.flatten(x))
            if "preprocessing" in names},
     )
-    done[name] = {"started": started, "policy": keras.config.dtype_policy().name}
+    done[name] = {"started": started, "by_name": by_name, "policy": keras.config.dtype_policy().name}
     keras.config.set_dtype_policy("float32")
 print(json.dumps(done))
 """
 
 
 def network():
-    stack = [layers.Dense(8, "relu", kernel_initializer="ones", name="hidden"), layers.Dense(1, name="head")]
-    model = keras.Sequential([keras.Input((6,)), *stack])
+    hidden = layers.Dense(8, "relu", kernel_initializer="ones", name="hidden")
+    norm = layers.BatchNormalization(gamma_initializer="zeros", beta_initializer="ones", name="norm")
+    model = keras.Sequential([keras.Input((6,)), hidden, norm, layers.Dense(1, name="head")])
     model.compile(keras.optimizers.SGD(0.1), "mse")
     return model
 
@@ -135,10 +154,11 @@ def test_the_code_does_what_apply_does(ran, name):
     folder, _, done = ran
     remedy, x, y = CASES[name]
     out = np.load(folder / f"{name}.out.npz")
-    if isinstance(remedy, Reinitialize | SetBias):
-        schemes = remedy.schemes if isinstance(remedy, Reinitialize) else {}
+    start = remedy.start if isinstance(remedy, Activate) else remedy
+    if isinstance(start, Reinitialize | SetBias):
+        schemes = start.schemes if isinstance(start, Reinitialize) else {}
         started = {argument: made(scheme) for argument, scheme in schemes.items()}
-        if isinstance(remedy, SetBias):
+        if isinstance(start, SetBias):
             started = {"bias_initializer": keras.initializers.Constant(float(np.mean(y)))}
         expected = {a: [type(i).__name__, without_seed(i.get_config())] for a, i in started.items()}
         assert {a: [kind, without_seed(config)] for a, (kind, config) in done[name]["started"].items()} == expected
@@ -146,12 +166,25 @@ def test_the_code_does_what_apply_does(ran, name):
         assert done[name]["policy"] == remedy.name
         return
     assert done[name]["policy"] == "float32"
+    if isinstance(remedy, Widen):
+        assert done[name]["by_name"] == {"units": 32}
+        return
     keras.utils.set_random_seed(7)
     model = keras.saving.load_model(folder / "model.keras")
     data, targets = apply(remedy, model, keras.tree.map_structure(ops.convert_to_tensor, (x, y)))
     np.testing.assert_allclose(ops.convert_to_numpy(targets), out["y"], rtol=1e-6)
     assert float(model.optimizer.learning_rate) == pytest.approx(float(out["rate"]))
-    if isinstance(remedy, WholeModel):
+    if isinstance(remedy, Activate):
+        assert done[name]["by_name"] == {"activation": remedy.activation}
+        assert model.get_layer("hidden").activation is getattr(keras.activations, remedy.activation)
+    if isinstance(remedy, PlainNormalization):
+        assert done[name]["by_name"] == {"gamma_initializer": "ones", "beta_initializer": "zeros"}
+        written = layers.BatchNormalization(**done[name]["by_name"])
+        written.build((None, 8))
+        for weight in ("gamma", "beta"):
+            applied = getattr(model.get_layer("norm"), weight)
+            np.testing.assert_array_equal(applied.numpy(), getattr(written, weight).numpy())
+    if isinstance(remedy, WholeModel | Together):
         weights = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
         np.testing.assert_array_equal(weights, out["weights"])
     changed = [
@@ -168,13 +201,22 @@ def test_the_code_does_what_apply_does(ran, name):
 
 
 def test_apply_changes_the_weights_that_a_remedy_names_and_no_other(ran):
-    for name in ("initializers", "bias", "whole model"):
+    wanted = {
+        "initializers": [1, 0, 0, 0, 0, 0, 0, 0],
+        "bias": [0, 0, 0, 0, 0, 0, 0, 1],
+        "whole model": [1, 0, 0, 0, 0, 0, 1, 0],
+        "normalization": [0, 0, 1, 1, 0, 0, 0, 0],
+        "together": [1, 0, 0, 0, 0, 0, 1, 0],
+        "activation": [1, 0, 0, 0, 0, 0, 0, 0],
+        "activation alone": [0, 0, 0, 0, 0, 0, 0, 0],
+    }
+    for name, changes in wanted.items():
         remedy, x, y = CASES[name]
         model = network()
         before = [np.array(weight) for weight in model.get_weights()]
         apply(remedy, model, (x, y))
         changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
-        assert changed == {"initializers": [1, 0, 0, 0], "bias": [0, 0, 0, 1], "whole model": [1, 0, 1, 0]}[name]
+        assert changed == changes, name
 
 
 def test_targets_that_are_dropped_take_their_samples_and_weights_with_them():
@@ -218,3 +260,12 @@ def test_a_literal_is_the_value_that_it_stands_for(value):
 
 def test_a_literal_in_double_quotes_is_preferred():
     assert (literal("gelu"), literal("it's"), literal('a"b')) == ('"gelu"', '"it\'s"', "'a\"b'")
+
+
+def test_what_a_built_model_cannot_take_is_refused_with_what_to_write():
+    with pytest.raises(ValueError, match="give hidden units=32 and build it again"):
+        apply(CASES["width"][0], network(), ())
+    model = network()
+    with pytest.raises(ValueError, match="the layer 'norm' has no activation"):
+        apply(Activate("tanh", ("hidden", "norm")), model, ())
+    assert model.get_layer("hidden").activation is keras.activations.relu  # nothing was changed by half

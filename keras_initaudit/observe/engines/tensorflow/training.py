@@ -16,7 +16,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from ...hooks import replaced
+from ....layers.inside import layers_below
+from ...hooks import replace, replaced
 from .. import NoTrialError, Update
 from ..undocumented import (
     build_metrics,
@@ -119,7 +120,11 @@ class GraphUpdates:
     @contextlib.contextmanager
     def start(self, change: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Update]]:
         """See `Updates`."""
-        with self.kept(), replaced(self.model, "optimizer", self._optimizer):
+        with (
+            self.kept(),
+            _activations_kept(self.model) as activations,
+            replaced(self.model, "optimizer", self._optimizer),
+        ):
             changed = None if change is None else change()
             same = changed is None or changed is self.samples or changed is self._batch
             batch, samples = (self._batch, self.samples) if same else (changed, changed)
@@ -128,10 +133,11 @@ class GraphUpdates:
             if not as_new:
                 with self.model.distribute_strategy.scope():
                     self._begin_optimizer()
-            if self._serves(batch):
+            others = [now for before, now in zip(activations, _activations(self.model), strict=True) if now != before]
+            if not others and self._serves(batch):
                 yield samples, self._update(self._by_fit(batch))
             else:
-                step, written = self._by_own(batch)
+                step, written = self._by_own(batch, others)
                 with _components_kept(written):
                     yield samples, self._update(step)
 
@@ -219,8 +225,8 @@ class GraphUpdates:
         once = tf.data.experimental.to_variant(dataset)
         return lambda: train(iter(tf.data.experimental.from_variant(once, spec)))
 
-    def _by_own(self, batch: Any) -> tuple[Callable[[], Any], list[Any]]:
-        """A step that is dropped with this object, and the variables that it writes."""
+    def _by_own(self, batch: Any, others: list[Any]) -> tuple[Callable[[], Any], list[Any]]:
+        """A step that is dropped with this object, and the variables that it writes; `others` are its activations."""
         model = self.model
         if model.run_eagerly:
             return lambda: self._eagerly(batch), []
@@ -234,7 +240,7 @@ class GraphUpdates:
                 else:
                     model.train_step(data)
 
-        key = str(tf.nest.map_structure(str, _spec(batch)))
+        key = str((tf.nest.map_structure(str, _spec(batch)), others))
         if key not in self._own:
             function = tf.function(step, autograph=False, jit_compile=model.jit_compile or None)
             self._own[key] = function.get_concrete_function(batch)
@@ -255,6 +261,21 @@ def _optimizers(model: Any) -> list[Any]:
         v.values() if isinstance(v, dict) else v if isinstance(v, list | tuple) else [v] for v in vars(model).values()
     )
     return [member for members in held for member in members if isinstance(member, keras.optimizers.Optimizer)]
+
+
+def _activations(model: Any) -> list[tuple[Any, Any]]:
+    """The layers that have an activation, each with it: a trace holds what they were when it was made."""
+    return [(layer, vars(layer)["activation"]) for layer in layers_below(model) if "activation" in vars(layer)]
+
+
+@contextlib.contextmanager
+def _activations_kept(model: Any) -> Iterator[list[tuple[Any, Any]]]:
+    before = _activations(model)
+    try:
+        yield before
+    finally:
+        for layer, activation in before:
+            replace(layer, activation=activation)
 
 
 def _spec(batch: Any) -> Any:

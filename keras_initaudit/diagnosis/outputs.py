@@ -1,0 +1,117 @@
+"""The rule about the activation of the outputs: can it give what the targets are, as the loss reads them?"""
+
+from __future__ import annotations
+
+from ..flow import Row
+from ..numerals import num
+from ..records.remedies import Activate, Remedy
+from .network import Network
+from .rule import Case
+
+_DISTRIBUTIONS = ("softmax", "sparsemax")
+_UNIT = ("sigmoid", "hard_sigmoid", *_DISTRIBUTIONS)
+"""Activations that stay between 0 and 1."""
+_ONE_SIDED = ("relu", "relu6")
+"""Those that give nothing below zero, and pass no gradient there."""
+
+
+_LARGE_TARGETS = 30.0
+"""Rms of targets that are scaled before a network learns them, and have both signs then."""
+
+
+def output_activation(network: Network) -> list[Case]:
+    """The last activation cannot give the targets, or gives what the loss does not take it for.
+
+    A softmax of one unit is 1 whatever the weights are, and one of another softmax is nearly uniform. A sigmoid reaches
+    no target above 1, a ReLU none below 0. The outputs of a softmax sum to 1, those of several labels do not. A
+    cross-entropy takes its outputs for probabilities, unless it is told that they are logits: it cuts off what lies
+    outside 0 and 1, and with it the gradient.
+    """
+    ends = _ends(network)
+    targets = [row for row in network.rows if row.info.role == "target"]
+    if not ends or len(targets) != 1 or not network.snapshot.outputs_mean:
+        return []
+    applied = [row for row in ends if _activation(row) != "linear"]
+    last = applied[-1] if applied else ends[-1]
+    if len([row for row in applied if _activation(row) in _DISTRIBUTIONS]) > 1:
+        last, wanted, why = applied[0], "linear", f"{applied[-1].path} makes a softmax of it once more"
+    else:
+        found = _unsuited(network, last, targets[0])
+        if found is None:
+            return []
+        wanted, why = found
+    name = _activation(last)
+    constant = name in _DISTRIBUTIONS and _units(last) == 1
+    return [
+        Case(
+            amount=1.0,
+            layer=last.path,
+            observed=name,
+            expected=wanted,
+            affected=[row.path for row in ends],
+            change=[last],
+            severity="bad" if constant else "warning",
+            facts={"why": why},
+        )
+    ]
+
+
+def unsuited(case: Case) -> str:
+    """The words of `output_activation`."""
+    made = "without an activation" if case.observed == "linear" else f"by {case.observed}"
+    return f"{case.layer} makes the outputs {made}, and {case.facts['why']}"
+
+
+def suited(network: Network, case: Case) -> Remedy | None:
+    """The activation to write."""
+    del network
+    return Activate(case.expected, tuple(row.path for row in case.change))
+
+
+def _activation(row: Row) -> str:
+    return (row.info.activation or "linear").split("(")[0]
+
+
+def _units(row: Row) -> int:
+    return row.info.shape[-1] if row.info.shape else 0
+
+
+def _ends(network: Network) -> list[Row]:
+    """The last kernel and the layers behind it; empty where there are several of either."""
+    if len(network.heads) != 1:
+        return []
+    rows = [network.heads[0]]
+    while behind := [network.rows[c] for c in network.children[rows[-1].index] if network.rows[c].info.role == "layer"]:
+        if len(behind) > 1 or len(network.parents[behind[0].index]) > 1:
+            return []
+        rows.append(behind[0])
+    return rows
+
+
+def _unsuited(network: Network, last: Row, target: Row) -> tuple[str, str] | None:
+    """The activation to write instead, and what is wrong; None where this one can give what is asked."""
+    name, units, kind = _activation(last), _units(last), network.snapshot.loss_kind
+    mean, largest, least = target.stats.activation_mean, target.stats.activation_max, network.snapshot.least_target
+    within = least >= 0.0 and largest <= 1.0
+    if network.snapshot.outputs_mean == "logits":
+        return ("linear", "the loss takes them for logits of either sign") if name in _ONE_SIDED else None
+    if kind == "classes":
+        return None if name in _DISTRIBUTIONS or units < 2 else ("softmax", "the loss takes them for probabilities")
+    if name in _DISTRIBUTIONS:
+        wanted = "sigmoid" if within else "linear"
+        if units == 1:
+            return wanted, "over one unit it is 1, whatever the weights are"
+        if target.info.shape == last.info.shape and abs(units * mean - 1.0) > 0.01:
+            return wanted, f"they sum to 1, but the targets of a sample to {num(units * mean)}"
+    if kind == "yes-no":
+        return None if name in _UNIT else ("sigmoid", "the loss takes them for probabilities")
+    beyond = f"the targets go down to {num(least)}" if least < 0.0 else f"the targets go up to {num(largest)}"
+    if name in _UNIT and not within:
+        return "linear", f"they stay between 0 and 1, but {beyond}"
+    if name == "tanh" and largest > 1.0:
+        return "linear", f"they stay between -1 and 1, but the largest of the targets has a size of {num(largest)}"
+    if name in _ONE_SIDED and least < 0.0:
+        return "linear", f"they are never negative, but {beyond}"
+    if name in _ONE_SIDED and target.stats.activation_rms >= _LARGE_TARGETS:
+        return "linear", "they are never negative, but the targets are once they are scaled"
+    return None
