@@ -7,6 +7,7 @@ targets. A loss that is not known, or not computed in the way of Keras, has no e
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +19,14 @@ import numpy.typing as npt
 
 from ..observe.batch import batch_size, unpack
 from ..observe.engines import NoTrialError
-from ..observe.engines.undocumented import compiled_with, losses_of, mask_of, regularizes_activity, with_mask
+from ..observe.engines.undocumented import (
+    compiled_with,
+    losses_of,
+    mask_of,
+    outputs_known,
+    regularizes_activity,
+    with_mask,
+)
 
 Numbers = npt.NDArray[np.floating[Any]]
 
@@ -77,14 +85,15 @@ class _Answers(NamedTuple):
     uninformed: Numbers
 
 
-def ends(model: Any, batch: Any) -> Ends:
+def ends(
+    model: Any, batch: Any, kept: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+) -> Ends:
     """The loss of the best constant answer, and that at the targets, of a model's compiled loss on a batch.
 
-    The model is run once, for the shapes and masks of its outputs: within `Updates.kept`.
-
     Args:
-        model: Compiled and built.
+        model: Compiled and built; its step was run or traced before.
         batch: What `train_step` takes, on one replica.
+        kept: Where the model must be run for the shapes and masks of its outputs, that is done in such a block.
 
     Raises:
         NoTrialError: Where there are no such ends, or nothing between them.
@@ -92,7 +101,10 @@ def ends(model: Any, batch: Any) -> Ends:
     x, y, sample_weight = unpack(batch)
     compiled = compiled_with(model)[1]
     _check(model, compiled, batch)
-    outputs = model(x, training=True) if _takes_training(model) else model(x)
+    outputs = outputs_known(model, batch_size(batch))
+    if outputs is None:
+        with kept():
+            outputs = model(x, training=True) if _takes_training(model) else model(x)
     if len(model.losses) > sum(variable.regularizer is not None for variable in model.trainable_weights):
         raise NoTrialError("the model adds losses of its own to the compiled one")
     try:

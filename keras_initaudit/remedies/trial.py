@@ -40,8 +40,7 @@ class Runs:
         self.made = 0
         self.samples, self.kept = updates.samples, updates.kept
         self._updates, self._speak, self._begun = updates, speak, time.monotonic()
-        with updates.kept():
-            self._ends = ends(updates.model, updates.samples)
+        self._ends = ends(updates.model, updates.samples, updates.kept)
 
     def curve(self, change: Callable[[], Any] | None, limit: int) -> Curve:
         """The losses of one start: up to where it arrives, is lost for good, or has made as many updates as it may.
@@ -53,7 +52,8 @@ class Runs:
         """
         with warnings.catch_warnings(), self._updates.start(change) as (batch, update):
             warnings.simplefilter("ignore")  # of a start that is only tried
-            bounds = self._ends if batch is self._updates.samples else ends(self._updates.model, batch)
+            same = batch is self._updates.samples
+            bounds = self._ends if same else ends(self._updates.model, batch, self._updates.kept)
             losses: list[float] = []
             while len(losses) < limit and (self.most is None or len(losses) < self.most):
                 before = time.monotonic()

@@ -1,6 +1,7 @@
 """The trial on real networks: what it finds, that it leaves not one bit changed, and that it traces nothing new."""
 
 import random
+import re
 import signal
 import sys
 import threading
@@ -139,7 +140,7 @@ def test_the_default_budget_is_thirty_seconds_made_into_updates_after_the_second
     monkeypatch.setattr(trial, "SECONDS", 1e-3)
     slow = tried(network())
     assert slow.outcome is None
-    assert slow.reason.startswith("an update takes 0.0 s: ")
+    assert re.match(r"an update takes \d+\.\d s: \d+ of them fit into half of 0 s, and 20 are needed", slow.reason)
 
 
 @pytest.mark.parametrize(("after", "times"), [(0.0, 1), (1e9, 0)])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.backend.common import global_state
 
 from ..hooks import replace
@@ -110,6 +111,24 @@ def with_mask(tensor: Any, mask: Any) -> Any:
     """The tensor, with a mask that goes with it."""
     tensor._keras_mask = mask
     return tensor
+
+
+def outputs_known(model: Any, samples: int) -> Any:
+    """Arrays of the shapes that the outputs of a functional model have, which it need not run for.
+
+    None for other models, where a size is not known, where a mask goes with an output, and where layers that are not
+    Keras's own may add losses: only a run shows them.
+    """
+    if has_foreign_layers(model):
+        return None
+    try:
+        outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    except AttributeError:
+        return None
+    leaves = keras.tree.flatten(outputs)
+    if any(not leaf.shape or None in leaf.shape[1:] or mask_of(leaf) is not None for leaf in leaves):
+        return None
+    return keras.tree.map_structure(lambda leaf: np.zeros((leaf.shape[0] or samples, *leaf.shape[1:])), outputs)
 
 
 def optimizer_state(optimizer: Any) -> list[Any]:

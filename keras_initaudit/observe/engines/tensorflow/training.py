@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from ....layers.inside import layers_below
+from ...batch import batch_size
 from ...hooks import replace, replaced
 from .. import NoTrialError, Update
 from ..undocumented import (
@@ -25,10 +26,11 @@ from ..undocumented import (
     metrics_built,
     names_kept,
     optimizer_state,
+    outputs_known,
     scheduled_rates,
     weights_of,
 )
-from .state import all_variables, variables_kept, written_variables
+from .state import all_variables, components, read, variables_kept, write, written_variables
 from .step import nested_functions_inlined, replicas
 
 _RISING = 20
@@ -50,10 +52,9 @@ class GraphUpdates:
         if train is not None and not self.model.run_eagerly:
             self._build()
         self._optimizer, self._rate, self._peak = self._prepared_optimizer()
-        if self._serves(batch):
-            # What its trace draws from the random states of Python, it does not draw again in the training.
-            with _components_kept(self._variables()):
-                self._by_fit(batch)()
+        self._held = self._variables()
+        self._serves = self._fits_serves()
+        self._step = self._by_fit(batch, trace=True) if self._serves else None
 
     def _check(self) -> None:
         model = self.model
@@ -81,8 +82,10 @@ class GraphUpdates:
                 _built(model.optimizer, model.trainable_variables, in_trace=True)
             if not metrics_built(model):
                 x, y, _ = keras.utils.unpack_x_y_sample_weight(self.samples)
-                with self._runner.everything_kept():
-                    outputs = model(x)
+                outputs = outputs_known(model, batch_size(self.samples))
+                if outputs is None:
+                    with self._runner.everything_kept():
+                        outputs = model(x)
                 build_metrics(model, y, outputs)
 
     def _prepared_optimizer(self) -> tuple[Any, Any, float]:
@@ -114,7 +117,7 @@ class GraphUpdates:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """See `Updates`."""
-        with names_kept(), _components_kept(self._variables()), self._runner.everything_kept():
+        with names_kept(), variables_kept(self._held), self._runner.randomness_kept():
             yield
 
     @contextlib.contextmanager
@@ -134,11 +137,12 @@ class GraphUpdates:
                 with self.model.distribute_strategy.scope():
                     self._begin_optimizer()
             others = [now for before, now in zip(activations, _activations(self.model), strict=True) if now != before]
-            if not others and self._serves(batch):
-                yield samples, self._update(self._by_fit(batch))
+            by_fit = None if others else self._step if same else self._by_fit(batch) if self._serves else None
+            if by_fit is not None:
+                yield samples, self._update(by_fit)
             else:
                 step, written = self._by_own(batch, others)
-                with _components_kept(written):
+                with variables_kept(written):
                     yield samples, self._update(step)
 
     def _begin_optimizer(self) -> None:
@@ -149,7 +153,7 @@ class GraphUpdates:
         rate = None if self._rate is None else self._rate.value
         fresh = _copy(self._optimizer, weights_of(self._optimizer), rate, in_trace=self._built_in_trace)
         for variable, value in zip(optimizer_state(self._optimizer), optimizer_state(fresh), strict=True):
-            for mine, new in zip(_components(variable.value), _components(value.value), strict=True):
+            for mine, new in zip(components(variable.value), components(value.value), strict=True):
                 if mine is not new:
                     mine.assign(new, read_value=False)
 
@@ -157,23 +161,25 @@ class GraphUpdates:
 
     def _update(self, step: Callable[[], Any]) -> Update:
         assert self._tracker is not None
-        total, count = (_components(getattr(self._tracker, name).value) for name in ("total", "count"))
-        zeros = [(variable, tf.zeros_like(variable)) for variable in (*total, *count)]
+        total, count = (components(getattr(self._tracker, name).value) for name in ("total", "count"))
+        zeros = {id(part): tf.zeros(part.shape, part.dtype) for part in (*total, *count)}
+        seen = 0.0
         inner = getattr(self._optimizer, "inner_optimizer", self._optimizer)
         steps = getattr(inner, "gradient_accumulation_steps", None) or 1
         penalty = self._penalties()
         made = itertools.count(1)
 
         def update() -> float:
-            for variable, zero in zeros:
-                variable.assign(zero, read_value=False)
+            nonlocal seen
+            for part in total if seen else (*total, *count):
+                write(part, zeros[id(part)])
             if self._rate is not None:
                 self._rate.assign(self._peak * min(1.0, next(made) / _RISING))
             taken_off = penalty()
             for _ in range(steps):
                 step()
-            seen = sum(float(variable) for variable in count)
-            return sum(float(variable) for variable in total) / seen - taken_off if seen else float("nan")
+            seen = seen or sum(float(read(part)) for part in count)  # of the first update, and so of each
+            return sum(float(read(part)) for part in total) / seen - taken_off if seen else float("nan")
 
         return update
 
@@ -187,8 +193,8 @@ class GraphUpdates:
         sampled = self._penalty
         return lambda: float(sampled()[0])
 
-    def _serves(self, batch: Any) -> bool:
-        """Whether `fit`'s own function may be used: it has no memory beside variables, and takes such a batch."""
+    def _fits_serves(self) -> bool:
+        """Whether `fit`'s own function may be used: it has no memory beside variables."""
         return (
             self._train is not None
             and self._optimizer is self.model.optimizer
@@ -197,33 +203,33 @@ class GraphUpdates:
             and self._acts_on == "variables"
             and type(self._optimizer).__module__.startswith("keras.")
             and not self._runner.uses_stand_in_generator()
-            and self._fits(batch)
         )
 
-    def _fits(self, batch: Any) -> bool:
-        if not isinstance(self._iterator, tf.data.Iterator):
-            return batch is self._batch
-        try:
-            spec, given = (tf.nest.flatten(s) for s in (self._iterator.element_spec, _spec(batch)))
-            tf.nest.assert_same_structure(self._iterator.element_spec, _spec(batch))
-        except (TypeError, ValueError):
-            return False
-        return all(one.is_compatible_with(other) for one, other in zip(spec, given, strict=True))
+    def _by_fit(self, batch: Any, *, trace: bool = False) -> Callable[[], Any] | None:
+        """Each call makes one update, also where the function makes several of an iterator that has more batches.
 
-    def _by_fit(self, batch: Any) -> Callable[[], Any]:
-        """Each call makes one update, also where the function makes several of an iterator that has more batches."""
+        None where the function would be traced anew for such a batch. With `trace` it is traced, as its first call
+        would do it: what that draws from the random states of Python, it does not draw again in the training.
+        """
         train = self._train
         assert train is not None
         if not isinstance(self._iterator, tf.data.Iterator):  # distributed
-            return lambda: train(itertools.repeat(batch, 1))
-        dataset = tf.data.Dataset.from_tensors(batch)
-        spec = self._iterator.element_spec
-        if self.model.steps_per_execution == 1:
-            endless = tf.data.experimental.to_variant(dataset.repeat())
-            iterator = iter(tf.data.experimental.from_variant(endless, spec))
-            return lambda: train(iterator)
-        once = tf.data.experimental.to_variant(dataset)
-        return lambda: train(iter(tf.data.experimental.from_variant(once, spec)))
+            step = (lambda: train(itertools.repeat(batch, 1))) if batch is self._batch else None
+            if trace and step is not None:
+                with variables_kept(self._held):
+                    step()
+            return step
+        dataset = _like(tf.data.Dataset.from_tensors(batch), self._iterator.element_spec)
+        if dataset is None:
+            return None
+        if trace:
+            # Without a batch there is no update, but what does not wait for the batch may be done.
+            with variables_kept(self._held), contextlib.suppress(StopIteration, tf.errors.OutOfRangeError):
+                train(iter(dataset.take(0)))
+        if self.model.steps_per_execution > 1:
+            return lambda: train(iter(dataset))
+        endless = iter(dataset.repeat())
+        return lambda: train(endless)
 
     def _by_own(self, batch: Any, others: list[Any]) -> tuple[Callable[[], Any], list[Any]]:
         """A step that is dropped with this object, and the variables that it writes; `others` are its activations."""
@@ -247,8 +253,7 @@ class GraphUpdates:
             if acts_on(self._own[key].graph) == "outside":
                 raise NoTrialError("the optimizer acts on more than the model")
         function = self._own[key]
-        written = [part for variable in written_variables(function.graph) for part in _components(variable)]
-        return lambda: function(batch), written
+        return lambda: function(batch), written_variables(function.graph)
 
     def _eagerly(self, batch: Any) -> None:
         with replaced(self.model, "compute_metrics", lambda *_args, **_kwargs: {}):
@@ -276,6 +281,25 @@ def _activations_kept(model: Any) -> Iterator[list[tuple[Any, Any]]]:
     finally:
         for layer, activation in before:
             replace(layer, activation=activation)
+
+
+def _like(dataset: Any, spec: Any) -> Any:
+    """The dataset, said to have elements of these types, as a traced function wants them; None where it has others.
+
+    It is not tuned: threads that look for the best way to do nothing take longer than an update of a small model.
+    """
+    given = dataset.element_spec
+    try:
+        tf.nest.assert_same_structure(spec, given)
+    except (TypeError, ValueError):
+        return None
+    if not all(a.is_compatible_with(b) for a, b in zip(tf.nest.flatten(spec), tf.nest.flatten(given), strict=True)):
+        return None
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    variant = tf.data.experimental.to_variant(dataset)
+    return tf.data.experimental.from_variant(variant, spec).with_options(options)
 
 
 def _spec(batch: Any) -> Any:
@@ -321,17 +345,6 @@ def _peak_of_warm_up(optimizer: Any) -> float | None:
     return max(rates) if rates and rates[0] < max(rates) / 2.0 else None
 
 
-def _components(variable: Any) -> list[Any]:
-    """The variable on each replica."""
-    return list(variable.values) if isinstance(variable, tf.distribute.DistributedValues) else [variable]
-
-
-@contextlib.contextmanager
-def _components_kept(variables: list[Any]) -> Iterator[None]:
-    with variables_kept([part for variable in variables for part in _components(variable)]):
-        yield
-
-
 # What a step acts on
 
 _RANDOM = ("Random", "Multinomial", "TruncatedNormal", "Sampler", "SampleDistorted")
@@ -345,9 +358,9 @@ function calls is looked at by itself."""
 
 def acts_on(graph: Any) -> Literal["variables", "random", "outside"]:
     """What a step acts on beside tensors: variables at most, random numbers of its own as well, or anything else."""
-    definition = graph.as_graph_def()
-    inner = (function.node_def for function in definition.library.function)
-    names = {node.op for nodes in (definition.node, *inner) for node in nodes}
+    names = {operation.type for operation in graph.get_operations()}
+    if any(map(_calls_functions, names)):  # a definition takes long to write
+        names |= {node.op for function in graph.as_graph_def().library.function for node in function.node_def}
     stateful = {name for name in names if _is_stateful(name)}
     random = {name for name in stateful if any(part in name for part in _RANDOM)}
     known = (*_OF_VARIABLES, *_HARMLESS)
@@ -359,3 +372,8 @@ def acts_on(graph: Any) -> Literal["variables", "random", "outside"]:
 def _is_stateful(name: str) -> bool:
     definition = op_def_registry.get(name)  # None for a call of a function by its name
     return definition is not None and definition.is_stateful
+
+
+def _calls_functions(name: str) -> bool:
+    definition = op_def_registry.get(name)
+    return definition is None or any("func" in attribute.type for attribute in definition.attr)
