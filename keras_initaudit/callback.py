@@ -265,7 +265,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
                 self._react(*seen)
 
     def _judged(self, measured: Snapshot) -> tuple[Report, list[Finding]]:
-        """The report, and what is news in it."""
+        """The report, and what is news in it: what is found for the first time, and costs the verdict something."""
         assert self._probe is not None
         assert self._call is not None
         # Histograms are for the log: kept, they would be the larger part of what a long fit gathers.
@@ -288,7 +288,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
         self.findings.extend(news)
-        return report, news
+        return report, [finding for finding in news if finding.severity != "note"]
 
     def _show(self, measured: Snapshot, report: Report, news: list[Finding]) -> None:
         self._write(measured, report)
