@@ -271,11 +271,11 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         # Histograms are for the log: kept, they would be the larger part of what a long fit gathers.
         snapshot = dataclasses.replace(measured, histograms={})
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
-        self.snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
+        snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
         limits = auditing.checked_thresholds(self.thresholds)
         report = auditing.judge(
             self._probe,
-            self.snapshots,
+            snapshots,
             limits,
             self.ignore,
             self.findings,
@@ -284,6 +284,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             most=self.trial,
             speak=self._speak,
         )
+        self.snapshots = snapshots  # an interrupted trial has none
         known = {auditing.identity(finding) for finding in self.findings}
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
