@@ -265,17 +265,17 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
                 self._react(*seen)
 
     def _judged(self, measured: Snapshot) -> tuple[Report, list[Finding]]:
-        """The report, and what is news in it."""
+        """The report, and what is news in it: what is found for the first time, and costs the verdict something."""
         assert self._probe is not None
         assert self._call is not None
         # Histograms are for the log: kept, they would be the larger part of what a long fit gathers.
         snapshot = dataclasses.replace(measured, histograms={})
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
-        self.snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
+        snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
         limits = auditing.checked_thresholds(self.thresholds)
         report = auditing.judge(
             self._probe,
-            self.snapshots,
+            snapshots,
             limits,
             self.ignore,
             self.findings,
@@ -284,11 +284,12 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             most=self.trial,
             speak=self._speak,
         )
+        self.snapshots = snapshots  # an interrupted trial has none
         known = {auditing.identity(finding) for finding in self.findings}
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
         self.reports.append(report)
         self.findings.extend(news)
-        return report, news
+        return report, [finding for finding in news if finding.severity != "note"]
 
     def _show(self, measured: Snapshot, report: Report, news: list[Finding]) -> None:
         self._write(measured, report)
