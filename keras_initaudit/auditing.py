@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from .diagnosis import Thresholds, diagnose
+from .diagnosis.attempts import new_starts
 from .diagnosis.ignoring import checked_ignore, split
 from .observe.batch import first_batch, fixed_batch_size, unpack
 from .observe.engines import FirstCall, require
@@ -129,7 +130,17 @@ def judge(
     if not later or not any(trial.step > first for trial in trials):
         new = [f for f in findings if f.key not in remedies]
         step = snapshots[-1].step
-        trial, changed = tried(new, probe, call, fresh=first == 0, step=step, later=later, most=most, speak=speak)
+        trial, changed = tried(
+            new,
+            probe,
+            call,
+            fresh=first == 0,
+            step=step,
+            later=later,
+            new_starts=new_starts(snapshots[0]),
+            most=most,
+            speak=speak,
+        )
         remedies |= {f.key: f for f in changed}
         if trial is not None:
             trials = (*trials, trial)

@@ -207,9 +207,6 @@ class Snapshot:
     """The loss of the shadow step on the batch, regularizers included."""
     baseline_loss: float | None = None
     """Loss of a model that gives every input the same uninformed answer (log C for C classes); None where unknown."""
-    constant_loss: float | None = None
-    """The least loss of an answer that is the same for every sample, with the penalties of the weights as they are, so
-    that `loss` below it has been learnt; None where unknown."""
     batch_size: int = 0
     histograms: Mapping[str, Mapping[str, Histogram]] = field(default_factory=dict)
     """kind (of `HISTOGRAM_KINDS`) -> path of the row -> histogram; empty where none were asked for."""
@@ -225,6 +222,9 @@ class Snapshot:
     the mean square or another distance. Empty where the loss is not a known one."""
     least_target: float = NAN
     """The smallest of all targets of the batch; NaN where they are no numbers."""
+    constant_loss: float | None = None
+    """The least loss of an answer that is the same for every sample, with the penalties of the weights as they are, so
+    that `loss` below it has been learnt; None where unknown."""
     outputs_mean: OutputsMean = ""
     """What that loss takes the outputs for. Empty where it is not known, or where more than layers of Keras makes
     them."""

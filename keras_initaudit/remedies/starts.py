@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..records.remedies import (
+    Activate,
     CleanData,
     LearningRate,
+    PlainNormalization,
     Preprocess,
     Reinitialize,
     Remedy,
     ScaleTargets,
     SetBias,
+    Together,
     WholeModel,
 )
 from .applying import apply
@@ -23,11 +26,11 @@ Start = tuple[Remedy, ...]
 
 TRIED: tuple[type[Remedy], ...] = (
     *(CleanData, Preprocess, ScaleTargets),
-    *(WholeModel, Reinitialize, SetBias),
-    LearningRate,
+    *(Activate, PlainNormalization, WholeModel, Reinitialize, SetBias),
+    *(LearningRate, Together),
 )
 """What a model that is built can be given, in the order in which it is applied: the data first, for the weights may go
-by them. Any other remedy is proposed untried."""
+by them, and activations before kernels, which go by those. Any other remedy is proposed untried."""
 
 
 def distinct(remedies: Iterable[Remedy | None]) -> Start:
@@ -47,7 +50,8 @@ def applied(start: Start, model: Any, batch: Any) -> Any:
         model: The model.
         batch: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
     """
-    for remedy in sorted(start, key=lambda remedy: TRIED.index(type(remedy))):
+    alone = [r for remedy in start for r in (remedy.remedies if isinstance(remedy, Together) else (remedy,))]
+    for remedy in sorted(alone, key=lambda remedy: TRIED.index(type(remedy))):
         if isinstance(remedy, WholeModel):
             initialize(model, seed=0)
         else:

@@ -14,13 +14,13 @@ from ..diagnosis.judging import is_structural
 from ..layers.inside import with_layers_below
 from ..observe.engines import FirstCall, NoTrialError
 from ..records import Curve, Finding, Trial
-from ..records.remedies import LearningRate, Reinitialize, Remedy, SetBias, WholeModel
+from ..records.remedies import LearningRate, PlainNormalization, Reinitialize, Remedy, SetBias, WholeModel
 from . import clock
 from .initialization import initialize
 from .starts import TRIED, Start, applied, can_be_applied, distinct
 from .trial import Runs, attempt
 
-_OF_WEIGHTS = (Reinitialize, SetBias)
+_OF_WEIGHTS = (Reinitialize, PlainNormalization, SetBias)
 """What a new start of the whole model makes needless."""
 _SHORTER = 4
 """How often a learning rate that does not learn is divided by ten."""
@@ -34,6 +34,7 @@ def tried(
     fresh: bool,
     step: int = 0,
     later: bool = False,
+    new_starts: Sequence[Remedy] = (WholeModel(),),
     most: int | None = None,
     speak: Callable[[], object] | None = None,
 ) -> tuple[Trial | None, tuple[Finding, ...]]:
@@ -47,6 +48,7 @@ def tried(
             layers are frozen: their weights are likely to be loaded.
         step: Updates made so far.
         later: Whether it is not the first audit: then a learning rate is tried, from a new start.
+        new_starts: What takes the place of the remedies of weights, one after the other, until a start learns.
         most: The most updates that one run may make; see `attempt`.
         speak: Called once, where it takes longer than two seconds.
 
@@ -63,7 +65,7 @@ def tried(
     def experiment(runs: Runs) -> Trial:
         nonlocal result
         result = tuple(_without_unusable(result, (LearningRate,) if later else TRIED, runs, model))
-        trial, found = (_rate if later else _start)(result, runs, model, fresh)
+        trial, found = _rate(result, runs, model, fresh) if later else _start(result, runs, model, fresh, new_starts)
         result = tuple(found)
         return trial
 
@@ -85,7 +87,9 @@ def _without_unusable(
         ]
 
 
-def _start(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> tuple[Trial, list[Finding]]:
+def _start(
+    findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool, new_starts: Sequence[Remedy]
+) -> tuple[Trial, list[Finding]]:
     """At the first audit: the remedies of all findings; where they do not do, a new start of the whole model."""
     proposed = distinct(f.action for f in findings if isinstance(f.action, TRIED))
     if not proposed and any(f.action is not None for f in findings):
@@ -96,19 +100,24 @@ def _start(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> 
     def curve(start: Start, limit: int) -> Curve:
         return runs.curve(lambda: applied(start, model, runs.samples), limit)
 
-    start, whole = proposed or (WholeModel(),), False
+    start, anew = proposed or (WholeModel(),), None
     remedied = curve(start, clock.REMEDIED_MOST)
-    other = distinct((*(_stands_for(remedy, whole=True) for remedy in start), WholeModel()))
-    limit = _affordable(runs)
-    if remedied.needed is None and fresh and limit and not all(remedy in start for remedy in other):
+    for new in new_starts if fresh else ():
+        other = distinct((*(_stands_for(remedy, new) for remedy in proposed), new))
+        limit = _affordable(runs)
+        if remedied.needed is not None or not limit:
+            break
+        if other == start:
+            continue
         again = curve(other, limit)
         if again.needed is not None or clock.farthest(again) > clock.farthest(remedied):
-            start, remedied, whole = other, again, True
+            start, remedied, anew = other, again, new
     start, remedied, left_out = _without_needless(start, remedied, curve, runs)
     as_is = runs.curve(None, min(clock.as_is_limit(remedied), _left(runs)))
-    keys = tuple(f.key for f in findings if _stands_for(f.action, whole) in left_out)
+    remedies = [_stands_for(f.action, anew) for f in findings]
+    keys = tuple(f.key for f, remedy in zip(findings, remedies, strict=True) if remedy in left_out)
     trial = Trial(clock.judge(as_is, remedied), as_is, remedied, runs.most, left_out=keys)
-    return trial, _with_proof(findings, [_stands_for(f.action, whole) for f in findings], start, trial)
+    return trial, _with_proof(findings, remedies, start, trial, anew or WholeModel())
 
 
 def _without_needless(
@@ -131,17 +140,21 @@ def _without_needless(
 
 
 def _with_proof(
-    findings: Sequence[Finding], remedies: Sequence[Remedy | None], start: Start, trial: Trial
+    findings: Sequence[Finding],
+    remedies: Sequence[Remedy | None],
+    start: Start,
+    trial: Trial,
+    anew: Remedy = WholeModel(),  # noqa: B008  # frozen
 ) -> list[Finding]:
-    """The findings with what the trial says of their remedies."""
+    """The findings with what the trial says of their remedies; `anew` is for those that have none."""
     assert trial.as_is is not None
     assert trial.remedied is not None
     if not clock.helps(trial.as_is, trial.remedied):
         harmful = clock.harmful(trial.as_is, trial.remedied)
         sold = [r not in start or (is_structural(f) and not harmful) for f, r in zip(findings, remedies, strict=True)]
         return [f if keep else f.with_remedy(None) for f, keep in zip(findings, sold, strict=True)]
-    if WholeModel() in start and WholeModel() not in remedies and trial.outcome in ("bad", "warning"):
-        remedies = [WholeModel() if remedy is None else remedy for remedy in remedies]
+    if anew in start and anew not in remedies and trial.outcome in ("bad", "warning"):
+        remedies = [anew if remedy is None else remedy for remedy in remedies]
     # Of a start of which the person is told a part only, it proves nothing.
     proof = clock.sentence(trial) if all(remedy in remedies for remedy in start) else None
     return [f.with_remedy(r, proof) if r in start else f for f, r in zip(findings, remedies, strict=True)]
@@ -178,9 +191,9 @@ def _rate(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> t
     return trial, _with_proof(findings, remedies, (rate,), trial)
 
 
-def _stands_for(remedy: Remedy | None, whole: bool) -> Remedy | None:
+def _stands_for(remedy: Remedy | None, anew: Remedy | None) -> Remedy | None:
     """What takes the place of a remedy where the whole model is started again."""
-    return WholeModel() if whole and isinstance(remedy, _OF_WEIGHTS) else remedy
+    return anew if anew is not None and isinstance(remedy, _OF_WEIGHTS) else remedy
 
 
 def _left(runs: Runs) -> int:

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_initaudit.diagnosis import seen_by
+from keras_initaudit.diagnosis import Thresholds
+from keras_initaudit.diagnosis.network import Network
+from keras_initaudit.diagnosis.rule import find
+from keras_initaudit.diagnosis.rules import BY_SLUG
 from keras_initaudit.observe.batch import first_batch
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records.remedies import Activate
@@ -31,7 +34,7 @@ def finding(stack, loss, y):
     model = keras.Model(inputs, h, name="model")
     model.compile("adam", loss)
     snapshot = Probe(model, first_batch(X, y, None, size=32), histograms=False).measure(0)
-    found = seen_by("output-activation", snapshot)
+    found = find(BY_SLUG["output-activation"], Network(snapshot), Thresholds())
     assert len(found) < 2
     return found[0] if found else None
 
@@ -99,4 +102,4 @@ def test_of_several_outputs_nothing_is_said():
     model = keras.Model(inputs, [layers.Dense(1, "sigmoid")(inputs), layers.Dense(1, "sigmoid")(inputs)])
     model.compile("adam", ["mse", "mse"])
     snapshot = Probe(model, first_batch(X, [NUMBERS, NUMBERS], None, size=32), histograms=False).measure(0)
-    assert seen_by("output-activation", snapshot) == []
+    assert find(BY_SLUG["output-activation"], Network(snapshot), Thresholds()) == []
