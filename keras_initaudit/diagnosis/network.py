@@ -1,4 +1,4 @@
-"""The questions that the rules ask about a whole snapshot: its optimizer, its trunk, its skip connections."""
+"""The questions that the rules ask about a whole snapshot: its zeros, its skip connections, what follows what."""
 
 from __future__ import annotations
 
@@ -48,11 +48,6 @@ class Network(Flow):
     def hidden(self) -> tuple[Row, ...]:
         """The kernels that are no head."""
         return tuple(row for row in self.kernels if row not in self.heads)
-
-    @cached_property
-    def trunk(self) -> tuple[Row, ...]:
-        """The hidden kernels that no skip connection bypasses."""
-        return tuple(row for row in self.hidden if not self.bypassed(row))
 
     @cached_property
     def firsts(self) -> tuple[Row, ...]:
