@@ -206,9 +206,6 @@ class Snapshot:
     """The loss of the shadow step on the batch, regularizers included."""
     baseline_loss: float | None = None
     """Loss of a model that gives every input the same uninformed answer (log C for C classes); None where unknown."""
-    constant_loss: float | None = None
-    """The least loss of an answer that is the same for every sample, with the penalties of the weights as they are, so
-    that `loss` below it has been learnt; None where unknown."""
     batch_size: int = 0
     histograms: Mapping[str, Mapping[str, Histogram]] = field(default_factory=dict)
     """kind (of `HISTOGRAM_KINDS`) -> path of the row -> histogram; empty where none were asked for."""
@@ -222,6 +219,9 @@ class Snapshot:
     loss_kind: LossKind = ""
     """What the compiled loss takes the targets for: one of several classes, yes or no, or numbers, of which it takes
     the mean square or another distance. Empty where the loss is not a known one."""
+    constant_loss: float | None = None
+    """The least loss of an answer that is the same for every sample, with the penalties of the weights as they are, so
+    that `loss` below it has been learnt; None where unknown."""
 
     def __getitem__(self, path: str) -> Statistics:
         """The statistics of the row at `path`; KeyError with the known paths where there is none."""

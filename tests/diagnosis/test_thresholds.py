@@ -168,6 +168,7 @@ LIMITS: list[tuple[str, str, Callable[[float], odd.Made], str | None, str | None
     ("update_high_warning", "update-ratio", odd.updated, None, WARNING),
     ("update_high_bad", "update-ratio", odd.updated, WARNING, BAD),
     ("update_low_warning", "update-ratio", odd.updated, WARNING, None),
+    ("moved_warning", "not-learning", lambda v: odd.standing(odd.healthy(), v), WARNING, None),
     ("normalised_steps_bad", "update-ratio", behind_layer_normalisation, None, BAD),
     ("normalised_steps_bad", "update-ratio", lambda v: odd.paced(layer_normalised(), math.log10(v / 4)), None, BAD),
     ("divergence", "update-ratio", lambda v: odd.later(odd.healthy(), loss_times(v)), None, BAD),
