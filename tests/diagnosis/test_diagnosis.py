@@ -253,6 +253,31 @@ CASES: dict[str, Cases] = {
             "a loss that is not known": lambda: later(healthy(), odd.of(healthy(), loss=math.nan)),
         },
     ),
+    "not-learning": Cases(
+        fires={
+            "it moves too little": lambda: odd.standing(healthy()),
+            "later": lambda: (healthy(), odd.standing(healthy(), step=100)),
+        },
+        near={
+            "too early": lambda: odd.standing(healthy(), step=10),
+            "too late": lambda: odd.standing(healthy(), step=200),
+            "one kernel has moved": lambda: edited(odd.standing(healthy()), "dense_1", update_log10=-3.0),
+        },
+        healthy={
+            "it has learnt": lambda: odd.standing(healthy(), constant_loss=2.0 * healthy().loss),
+            "no constant answer is known": lambda: odd.standing(healthy(), constant_loss=None),
+            "a rate of zero": lambda: odd.standing(healthy(), learning_rate=0.0),
+            "a rate that warms up": lambda: (
+                odd.of(healthy(), learning_rate=1e-6, peak_rate=1e-2),
+                odd.standing(healthy(), learning_rate=1e-4, peak_rate=1e-2),
+            ),
+            "it has moved before": lambda: (
+                healthy(),
+                odd.of(odd.updated(-1.0)[1], step=10),
+                odd.standing(healthy()),
+            ),
+        },
+    ),
     "no-update": Cases(
         fires={
             "one kernel": lambda: edited(healthy(), "dense_1", update_zero=1.0),

@@ -124,6 +124,7 @@ LIMITS: list[Limit] = [
     Limit("target_bad", "target-scale", lambda v: odd.targets(v, "distances"), WARNING, BAD),
     Limit("loss_warning", "initial-loss", first_loss, None, WARNING),
     Limit("loss_bad", "initial-loss", first_loss, WARNING, BAD),
+    Limit("moved_warning", "not-learning", lambda v: odd.standing(odd.healthy(), v), WARNING, None),
     Limit("update_warning", "update-ratio", updates(1), None, WARNING, log10(1)),
     Limit("update_warning", "update-ratio", updates(-1), None, WARNING, log10(-1)),
     Limit("update_bad", "update-ratio", updates(1), WARNING, BAD, log10(1)),

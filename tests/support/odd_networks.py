@@ -198,6 +198,13 @@ def unmoved(audits: int, **fields: Any) -> tuple[Snapshot, ...]:
     return of(healthy(), **fields), *(of(still, step=step) for step in (1, 2, 5, 10)[:audits])
 
 
+def standing(shot: Snapshot, moved: float = 1e-5, step: int = 20, **fields: Any) -> Snapshot:
+    """The network after so many updates that moved no kernel by more than this, its loss above a constant answer's."""
+    log10 = math.log10(moved / step)
+    rows = [dataclasses.replace(row, update_log10=log10) if row.weight_rms > 0 else row for row in shot.statistics]
+    return of(shot, **{"statistics": tuple(rows), "step": step, "constant_loss": 0.9 * shot.loss} | fields)
+
+
 def paced(shot: Snapshot, log10: float) -> Snapshot:
     """Plain descent whose first step changes each kernel by so many decades of its size."""
     for info, row in zip(shot.layers, shot.statistics, strict=True):
