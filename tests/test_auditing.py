@@ -78,6 +78,30 @@ def test_a_model_that_is_not_built_is_built_as_fit_would():
     assert model.built
 
 
+@pytest.mark.parametrize(("trial", "allowed", "outcome"), [(None, None, "bad"), (300, 300, "bad"), (0, 0, None)])
+def test_what_is_found_is_tried_on_the_batch_that_fit_would_take(trial, allowed, outcome):
+    model = model_of("zeros")
+    report = audit(model, X, LABELS, probe_size=5, trial=trial)
+    (found,) = report.trials
+    assert report.snapshot.batch_size == 5
+    assert found.outcome == outcome  # of five samples there would be none
+    assert found.allowed == allowed or found.allowed > 100
+    assert (report.findings[0].proof is None) == (outcome is None)
+    assert report.findings[0].remedy
+    assert report.verdict == "bad"
+    assert model.train_function is None
+    assert not model.optimizer.built
+
+
+def test_where_nothing_can_be_tried_the_limits_decide():
+    few = audit(model_of("zeros"), X[:6], LABELS[:6])
+    assert few.trials[0].reason == "the batch has 6 samples, and 8 are needed"
+    limits = audit(model_of("zeros"), X[:6], LABELS[:6], trial=0)
+    assert [(f.rule, f.severity, f.proof) for f in few.findings] == [
+        (f.rule, f.severity, None) for f in limits.findings
+    ]
+
+
 def test_one_sample_is_enough():
     assert audit(model_of(), X[:1], LABELS[:1]).snapshot.batch_size == 1
 
@@ -99,6 +123,8 @@ def test_what_is_not_a_model_is_refused(wrong):
     [
         ({"probe_size": "8"}, TypeError, "probe_size must be an integer.*'8'"),
         ({"probe_size": 0}, ValueError, "probe_size must be at least 1, got 0"),
+        ({"trial": 1.0}, TypeError, "trial must be an integer.*0 for no trial.*got 1.0"),
+        ({"trial": -2}, ValueError, "trial must be .*got -2"),
         ({"thresholds": 3}, TypeError, "thresholds must be .*Thresholds or None, got int"),
     ],
 )

@@ -65,6 +65,10 @@ def assert_same_training(left, right):
         ("verbose", 7, ValueError, "7"),
         ("log_dir", 3, TypeError, "3"),
         ("log_dir", "", ValueError, "empty"),
+        ("trial", "20", TypeError, "'20'"),
+        ("trial", True, TypeError, "True"),
+        ("trial", 2.5, TypeError, "2.5"),
+        ("trial", -1, ValueError, "-1"),
     ],
 )
 def test_a_bad_argument_is_named_with_its_value_when_the_callback_is_made(name, value, error, received):
@@ -152,6 +156,36 @@ def test_each_finding_is_kept_once():
     names = [(finding.rule, finding.layer) for finding in audit.findings]
     assert len(audit.reports) == 9
     assert len(names) == len(set(names)) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "times"), [({}, 1), ({"verbose": 0}, 0), ({"on_finding": "silent"}, 0), ({"trial": 0}, 0)]
+)
+def test_what_is_tried_is_said_where_it_takes_long(options, times, monkeypatch, capsys):
+    monkeypatch.setattr("keras_initaudit.remedies.trial._SPEAKS_AFTER", 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit(model_of("zeros"), InitAudit(False, **options), epochs=1)
+    out = capsys.readouterr().out
+    assert out.count("InitAudit tries the start with and without the remedy") == times
+    assert out.startswith("InitAudit tries") == bool(times)
+
+
+@pytest.mark.parametrize(("trial", "verdict"), [(None, "healthy"), (400, "healthy"), (0, "warning")])
+def test_a_note_is_no_news_and_costs_no_verdict(trial, verdict, capsys):
+    seeded = keras.initializers.GlorotUniform(seed=1)
+    audit = InitAudit(False, 1, trial=trial)
+    fit(model_of(seeded, depth=3), audit)
+    (finding,) = audit.findings
+    assert (finding.rule, finding.severity) == ("duplicate-kernels", "note" if trial != 0 else "warning")
+    assert audit.reports[-1].verdict == verdict
+    (found,) = audit.reports[-1].trials
+    assert found.outcome == ("note" if trial != 0 else None)
+    assert found.allowed == trial or trial is None
+    assert capsys.readouterr().out.count("Init Audit:") == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if trial != 0 else "ignore")
+        fit(model_of(seeded, depth=3), InitAudit(False, verbose=0, trial=trial))
 
 
 # Faults: none of them reaches the training

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from numpy_network import edited, glorot, he, snapshot, weights
 
 from keras_initaudit import cli
 from keras_initaudit.diagnosis import diagnose
-from keras_initaudit.records import Snapshot
+from keras_initaudit.records import Curve, Snapshot, Trial
 from keras_initaudit.report import Report
+from keras_initaudit.tensorboard import summary
 from keras_initaudit.tensorboard.summary import Writer
 
 WIDTHS = [16, 32, 32, 32, 4]
@@ -64,6 +66,25 @@ def test_audit_of_a_saved_model(saved: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert Report.from_json(out).verdict == "bad"
     assert json.loads(out)["run"].endswith("bad.keras")
+
+
+@pytest.mark.parametrize(("given", "allowed"), [([], None), (["--trial", "25"], 25), (["--trial", "0"], 0)])
+def test_what_a_trial_may_cost(saved: Path, capsys: pytest.CaptureFixture[str], given: list[str], allowed: Any) -> None:
+    call = ["audit", str(saved / "bad.keras"), "--data", str(saved / "batch.npz"), "--json", *given]
+    assert cli.main(call) == 0
+    (found,) = Report.from_json(capsys.readouterr().out).trials
+    assert found.allowed > 100 if allowed is None else found.allowed == allowed
+    assert found.outcome == {None: "bad", 25: "undecided", 0: None}[allowed]
+
+
+@pytest.mark.parametrize(("value", "message"), [("-1", "must be at least 0, got -1"), ("few", "invalid")])
+def test_a_trial_of_another_number(value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["audit", "m.keras", "--data", "b.npz", "--trial", value])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "--trial" in error
+    assert message in error
 
 
 def test_a_model_without_a_loss_is_given_one(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +150,34 @@ def test_report_keeps_what_was_proven(tmp_path: Path, capsys: pytest.CaptureFixt
     assert proven
     cli.main(["report", str(log(tmp_path / "run", bad, findings=proven))])
     assert "Measured: It went well." in capsys.readouterr().out
+
+
+def test_report_judges_by_what_was_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = log(tmp_path / "run", shot(glorot, 40))
+    assert cli.main(["report", str(folder), "--fail-on", "warning"]) == 1
+    capsys.readouterr()
+    read = summary.read_runs
+
+    def with_trial(folder: Any) -> Any:
+        curve = Curve((1.0, 0.4, 0.3, 0.2), 1.0, 0.0, 4)
+        return [
+            SimpleNamespace(
+                name=run.name,
+                snapshots=run.snapshots,
+                findings=run.findings,
+                problems=(),
+                trials=(Trial("note", curve, curve, 9),),
+            )
+            for run in read(folder)
+        ]
+
+    monkeypatch.setattr(summary, "read_runs", with_trial)
+    assert cli.main(["report", str(folder), "--json", "--fail-on", "warning"]) == 0
+    found = Report.from_json(capsys.readouterr().out)
+    assert {f.severity for f in found.findings} == {"note"}
+    assert found.trials[0].allowed == 9
 
 
 def test_report_adds_what_training_showed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ a fault that loses its remedy or its cure turns a test red, and so does one that
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +16,11 @@ import looking
 import numpy as np
 import pytest
 from keras import initializers, layers
-from keras_initaudit.remedies.proving import prove
 
 from keras_initaudit import initialize
 from keras_initaudit.diagnosis import diagnose
 from keras_initaudit.observe.probe import Probe
 from keras_initaudit.records import Finding, Snapshot
-from keras_initaudit.records.remedies import WholeModel
 from keras_initaudit.remedies import apply
 
 Model = tuple[Any, Any, Any]
@@ -357,7 +354,7 @@ NO_REMEDY = {
 }
 
 WHOLE_MODEL = {
-    # name: why the remedy of the named layers does not do, and a new start of the whole model is shown in its place
+    # name: why the remedy of the named layers does not do, so that a trial puts a new start of the model in its place
     "sigmoid stack": "Glorot is what it has: a deep one needs the mean of its inputs taken out",
     "LeCun on a deep SiLU net": "with He's exact gain a chain of 24 runs away: the loss goes from 1.6 to 27",
     "dead by bias everywhere": "behind the first dead layer nothing is seen of the others",
@@ -384,9 +381,6 @@ NO_CURE = {
     "frozen by mistake": "frozen weights are kept",
     "disconnected layer": "the architecture is at fault",
 }
-
-
-NUMBER = re.compile(r"(?<![\w.])(?:-?\d[\d.]*(?:e-?\d+)?|nan|inf)(?![\w.])")
 
 
 class Case:
@@ -428,22 +422,16 @@ def test_fault_is_named(case: Case) -> None:
     assert not [f for f in others if f.severity == "bad"], told
 
 
-def test_its_remedy_does_to_the_model_what_the_proof_says(case: Case) -> None:
-    keras.utils.set_random_seed(12)  # a new start of the whole model draws its seed
-    (proven,) = prove(case.findings[:1], case.probe)
-    assert (proven.remedy is None) == (case.name in NO_REMEDY), proven.remedy
-    assert isinstance(proven.action, WholeModel) == (case.name in WHOLE_MODEL), proven.remedy
-    if proven.action is None:
-        assert proven.proof is None
+def test_its_remedy_mends_the_model(case: Case) -> None:
+    remedy = case.findings[0].action
+    assert (remedy is None) == (case.name in NO_REMEDY), remedy
+    if remedy is None:
         return
-    assert proven.proof is not None
+    keras.utils.set_random_seed(12)  # a new start of the whole model draws its seed
     with looking.kept(case.model):
-        after, left = case.again(apply(proven.action, case.model, case.batch))
-    assert not [f for f in left if f.severity == "bad" or f.rule == case.rule], looking.told(left)
-    assert "the finding is gone" in proven.proof
-    numbers = [float(text) for text in NUMBER.findall(proven.proof)]
-    for loss in (case.before.loss, after.loss):  # said with two digits, where there is one to say
-        assert math.isnan(loss) or any(math.isclose(n, loss, rel_tol=0.06) for n in numbers), (loss, proven.proof)
+        after, left = case.again(apply(remedy, case.model, case.batch))
+    mended = not [f for f in left if f.severity == "bad" or f.rule == case.rule]
+    assert mended == (case.name not in WHOLE_MODEL), looking.told(left)
     assert math.isfinite(after.loss)
 
 

@@ -226,7 +226,7 @@ def test_a_remedy_that_does_not_help_is_not_sold():
 
 def test_not_even_a_structural_finding_has_a_remedy_that_does_harm():
     harmful = Reinitialize({"kernel_initializer": Scheme("RandomNormal", {"stddev": 1e4})}, layers=("hidden_0", "head"))
-    model = network("he_normal", optimizer=optimizers.SGD(1e-6))
+    model = network("he_normal", optimizer=optimizers.SGD(1e-30))
     _, (said,) = tries(model, finding(harmful, "symmetric-units"), fresh=False)
     assert (said.action, said.proof) == (None, None)
 
@@ -315,7 +315,7 @@ def test_a_start_in_which_nothing_is_found_makes_no_update(scheme, trials):
     assert len(seen.reports[-1].trials) == trials
     # One call more makes the trace of `fit` before the first update of a trial.
     assert calls.count == 6 + sum(made) + trials
-    assert sum(made) > 20 * trials
+    assert sum(made) >= 23 * trials
 
 
 def test_the_outcome_holds_for_the_whole_fit():
@@ -366,7 +366,9 @@ def test_a_learning_rate_is_divided_by_ten_until_it_learns_from_a_new_start(runs
 def test_weights_that_were_loaded_are_tried_as_they_are(runs):
     model = network("he_normal", optimizer=optimizers.SGD(1e4))
     found, (said,) = rates(model, 0.1, fresh=False)
-    assert found.outcome == "undecided"  # by now they are beyond repair
+    assert found.outcome == "bad"
+    assert found.remedied.needed is None  # by now they are beyond repair
+    assert len(runs) == 6
     assert said.action is None
 
 
@@ -385,7 +387,7 @@ def test_what_else_is_found_later_is_not_tried(runs):
     assert runs == []
 
 
-@pytest.mark.parametrize("rate", [50.0, 1e-9])
+@pytest.mark.parametrize("rate", [50.0, 1e-7])
 def test_a_rate_that_is_found_to_be_wrong_is_tried_once_in_a_fit(rate):
     seen = InitAudit(False, 1, verbose=0, on_finding="silent")
     model = network("he_normal", optimizer=optimizers.SGD(rate, momentum=0.9))
