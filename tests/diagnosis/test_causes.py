@@ -65,6 +65,7 @@ PLANTS: dict[str, Callable[[Snapshot], Snapshot]] = {
     "no-update": lambda s: edited(s, "dense_3", update_zero=1.0),
     "update-ratio": lambda s: edited(s, "dense_3", update_log10=1.0),
     "not-learning": odd.standing,
+    "output-activation": odd.cut_off,
     "update-ratio, a little": lambda s: edited(s, "dense_3", update_log10=0.0),
 }
 
@@ -108,6 +109,7 @@ CONSEQUENCES: dict[str, set[str]] = {
     "dead-units": {*SYMPTOMS, "vanishing-signal", "exploding-signal"},
     "exploding-signal": {*SYMPTOMS, "non-finite, in between", "dead-units, most"},
     "vanishing-signal": {*SYMPTOMS, "dead-units, most", "no-update"},
+    "output-activation": {"initial-loss", "dead-units", "dead-units, most", "saturated-units", "no-gradient"},
     "saturated-units": {*FADING, *TIME, "update-ratio, a little", "no-update"},
     "attention-entropy": {*FADING, *TIME, "update-ratio, a little", "no-update"},
     "vanishing-gradient": {*TIME, "collapsed-samples", "update-ratio, a little", "no-update"},
@@ -122,6 +124,12 @@ CONSEQUENCES: dict[str, set[str]] = {
 }
 """What is a consequence of what, where both touch one chain; every other pair is two causes."""
 CONSEQUENCES = {plant: CONSEQUENCES.get(plant, set()) | {"not-learning"} for plant in PLANTS if plant != "not-learning"}
+
+
+EXCLUSIVE = (
+    {"update-ratio", "not-learning"},  # what is far too fast moves
+    {"target-scale", "output-activation"},  # as they are planted, they need another loss
+)
 
 
 def rule_of(plant: str) -> str:
@@ -143,7 +151,7 @@ def test_each_symptom_alone_is_found_alone() -> None:
 def test_a_consequence_is_told_with_its_cause_and_all_else_beside_it(cause: str) -> None:
     for other in PLANTS:
         first, second = rule_of(cause), rule_of(other)
-        if first == second or {first, second} == {"update-ratio", "not-learning"}:  # what is far too fast moves
+        if first == second or {first, second} in EXCLUSIVE:
             continue
         found = told(diagnose([PLANTS[other](PLANTS[cause](BASE))]))
         if other in CONSEQUENCES.get(cause, ()):

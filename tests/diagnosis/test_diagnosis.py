@@ -244,6 +244,13 @@ CASES: dict[str, Cases] = {
             "a learnt model moves little": lambda: later(healthy(), odd.updated(-9.0)[1], step=1000),
         },
     ),
+    "output-activation": Cases(
+        fires={"ReLU makes logits": lambda: odd.cut_off(healthy())},
+        near={
+            "ReLU makes numbers": lambda: odd.of(odd.cut_off(healthy()), loss_kind="squares", outputs_mean="numbers")
+        },
+        healthy={"what the outputs mean is not known": lambda: odd.of(odd.cut_off(healthy()), outputs_mean="")},
+    ),
     "divergence": Cases(
         fires={"ten thousand": lambda: later(healthy(), odd.of(healthy(), loss=1e4))},
         near={"loss that doubles": lambda: later(healthy(), odd.of(healthy(), loss=6.0))},
@@ -523,7 +530,7 @@ def test_the_table_is_whole() -> None:
     columns |= {f.name for f in dataclasses.fields(Snapshot)}
     limits = {f.name for f in dataclasses.fields(Thresholds)}
     slugs = [rule.slug for rule in RULES]
-    assert len(slugs) == len(set(slugs)) == 22
+    assert len(slugs) == len(set(slugs)) == 23
     for rule in RULES:
         assert set(rule.sees) <= columns - {"optimizer"}, rule.slug
         assert set(rule.thresholds) <= limits, rule.slug

@@ -70,6 +70,11 @@ def scaled(size: float, **fields: Any) -> Snapshot:
     return of(healthy(x=x / rms(x) * size), **fields)
 
 
+def cut_off(shot: Snapshot) -> Snapshot:
+    """A ReLU makes what the loss takes for logits."""
+    return of(edited(shot, "head", layer={"activation": "relu"}), loss_kind="classes", outputs_mean="logits")
+
+
 def targets(scale: float, kind: LossKind) -> Snapshot:
     shot = edited(healthy(), "target", activation_rms=scale, activation_std=scale, activation_mean=0.0)
     return of(shot, loss_kind=kind)
