@@ -160,7 +160,6 @@ RULES: tuple[Rule, ...] = (
         "Lu, Shin, Su & Karniadakis 2020, Dying ReLU and initialization, theorem 3.1",
         follows=lambda f: None if _all_dead(f) else "vanishing-signal",
         explains_more=lambda f: (*SCALE, *SYMPTOMS, "no-gradient") if _all_dead(f) else (),
-        structural=True,
         later=True,
     ),
     Rule(

@@ -113,7 +113,11 @@ def dead_units(network: Network) -> list[Case]:
             affected=[worst.path, *(row.path for row in rows if row is not worst)],
             change=_changed(network, rows),
             severity="warning" if network.bypassed(worst) else None,
-            facts={"preactivation_mean": stats.preactivation_mean, "preactivation_std": stats.preactivation_std},
+            facts={
+                "preactivation_mean": stats.preactivation_mean,
+                "preactivation_std": stats.preactivation_std,
+                "structural": stats.activation_dead >= 1.0,  # for good: nothing passes the layer
+            },
         )
     ]
 
@@ -292,7 +296,7 @@ def _repeated(network: Network, twins: list[_Twin]) -> Case:
             "original": first.path,
             "copies": [r.path for r, _, _ in twins],
             "originals": list(dict.fromkeys([first.path, *(f.path for _, f, _ in twins)])),
-            "structural": same,
+            "same_gradient": same,
         },
     )
 
@@ -300,7 +304,7 @@ def _repeated(network: Network, twins: list[_Twin]) -> Case:
 def repeated(case: Case) -> str:
     """The words of `duplicate_kernels`."""
     end = "so that the two are not independent"
-    if case.facts["structural"]:
+    if case.facts["same_gradient"]:
         end = "and get the same gradient, so that one adds nothing to the other"
     return (
         f"the weights of {several(case.facts['copies'])} start with the same numbers as those of "
