@@ -6,6 +6,7 @@ from ..flow import Row
 from ..numerals import num
 from ..records import Finding
 from ..records.remedies import Activate
+from . import proposals
 from .network import Network
 from .thresholds import Thresholds
 from .wording import finding
@@ -25,16 +26,16 @@ def output_activation(network: Network, thresholds: Thresholds) -> list[Finding]
     cross-entropy takes its outputs for probabilities, unless it is told that they are logits: it cuts off what lies
     outside 0 and 1, and with it the gradient.
     """
-    ends = _ends(network)
+    del thresholds  # what cannot be reached cannot be reached
+    ends, last = proposals.outputs(network), proposals.applied_last(network)
     targets = [row for row in network.rows if row.info.role == "target"]
-    if not ends or len(targets) != 1 or not network.snapshot.outputs_mean:
+    if last is None or len(targets) != 1 or not network.snapshot.outputs_mean:
         return []
-    applied = [row for row in ends if _activation(row) != "linear"]
-    last = applied[-1] if applied else ends[0]
-    if len([row for row in applied if _activation(row) in _DISTRIBUTIONS]) > 1:
-        last, wanted, why = applied[0], "linear", f"{applied[-1].path} makes a softmax of it once more"
+    softmaxes = [row for row in ends if _activation(row) in _DISTRIBUTIONS]
+    if len(softmaxes) > 1:
+        last, wanted, why = softmaxes[0], "linear", f"{softmaxes[-1].path} makes a softmax of it once more"
     else:
-        found = _unsuited(network, thresholds, last, targets[0])
+        found = _unsuited(network, last, targets[0])
         if found is None:
             return []
         wanted, why = found
@@ -66,19 +67,7 @@ def _units(row: Row) -> int:
     return row.info.shape[-1] if row.info.shape else 0
 
 
-def _ends(network: Network) -> list[Row]:
-    """The last kernel and the layers behind it; empty where there are several of either."""
-    if len(network.heads) != 1:
-        return []
-    rows = [network.heads[0]]
-    while behind := [network.rows[c] for c in network.children[rows[-1].index] if network.rows[c].info.role == "layer"]:
-        if len(behind) > 1 or len(network.parents[behind[0].index]) > 1:
-            return []
-        rows.append(behind[0])
-    return rows
-
-
-def _unsuited(network: Network, thresholds: Thresholds, last: Row, target: Row) -> tuple[str, str] | None:
+def _unsuited(network: Network, last: Row, target: Row) -> tuple[str, str] | None:
     """The activation to write instead, and what is wrong; None where this one can give what is asked."""
     name, units, kind = _activation(last), _units(last), network.snapshot.loss_kind
     mean, largest, least = target.stats.activation_mean, target.stats.activation_max, network.snapshot.least_target
@@ -102,6 +91,4 @@ def _unsuited(network: Network, thresholds: Thresholds, last: Row, target: Row) 
         return "linear", f"they stay between -1 and 1, but the largest of the targets has a size of {num(largest)}"
     if name in _ONE_SIDED and least < 0.0:
         return "linear", f"they are never negative, but {beyond}"
-    if name in _ONE_SIDED and target.stats.activation_rms >= thresholds.target_high_warning:
-        return "linear", "they are never negative, but the targets are once they are scaled"
     return None

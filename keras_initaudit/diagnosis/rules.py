@@ -67,8 +67,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "output-activation",
-        ("activation", "loss_kind", "outputs_mean"),
-        ("target_high_warning",),
+        ("activation_mean", "activation_max"),
+        (),
         outputs.output_activation,
         ("initial-loss", "dead-units", "saturated-units", "no-gradient"),
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units)",

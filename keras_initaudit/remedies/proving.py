@@ -21,7 +21,17 @@ from ..observe.engines import engine
 from ..observe.engines.undocumented import names_kept, optimizer_state, weights_of
 from ..observe.probe import iterations
 from ..records import Finding, LayerInfo, Snapshot
-from ..records.remedies import LearningRate, Policy, Preprocess, Reinitialize, Remedy, WholeModel
+from ..records.remedies import (
+    Activate,
+    LearningRate,
+    Policy,
+    Preprocess,
+    Reinitialize,
+    Remedy,
+    Together,
+    WholeModel,
+    Widen,
+)
 from .applying import apply, made
 from .initialization import initialize
 from .proof import effect
@@ -45,7 +55,9 @@ def prove(findings: Sequence[Finding], probe: Any, thresholds: Thresholds | None
     proven = []
     before: tuple[Snapshot, float] | None = None
     for finding in findings:
-        if finding.action is None or isinstance(finding.action, Policy):  # a built model keeps its policy
+        if finding.action is None or isinstance(
+            finding.action, Policy | Activate | Together | Widen
+        ):  # not by the weights
             proven.append(finding)
         elif isinstance(finding.action, LearningRate):
             proven.append(_with_shorter_steps(finding, finding.action, probe, thresholds))

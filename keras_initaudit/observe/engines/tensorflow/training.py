@@ -114,17 +114,19 @@ class GraphUpdates:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """See `Updates`."""
-        with names_kept(), _components_kept(self._variables()), self._runner.everything_kept():
+        with (
+            names_kept(),
+            _components_kept(self._variables()),
+            self._runner.everything_kept(),
+            _activations_kept(self.model),
+        ):
             yield
 
     @contextlib.contextmanager
     def start(self, change: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Update]]:
         """See `Updates`."""
-        with (
-            self.kept(),
-            _activations_kept(self.model) as activations,
-            replaced(self.model, "optimizer", self._optimizer),
-        ):
+        activations = _activations(self.model)
+        with self.kept(), replaced(self.model, "optimizer", self._optimizer):
             changed = None if change is None else change()
             same = changed is None or changed is self.samples or changed is self._batch
             batch, samples = (self._batch, self.samples) if same else (changed, changed)
@@ -269,10 +271,10 @@ def _activations(model: Any) -> list[tuple[Any, Any]]:
 
 
 @contextlib.contextmanager
-def _activations_kept(model: Any) -> Iterator[list[tuple[Any, Any]]]:
+def _activations_kept(model: Any) -> Iterator[None]:
     before = _activations(model)
     try:
-        yield before
+        yield
     finally:
         for layer, activation in before:
             replace(layer, activation=activation)
