@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..flow import Row
 from ..numerals import num
 from ..records.remedies import Activate, Remedy
+from . import proposals
 from .network import Network
 from .rule import Case
 
@@ -15,10 +16,6 @@ _ONE_SIDED = ("relu", "relu6")
 """Those that give nothing below zero, and pass no gradient there."""
 
 
-_LARGE_TARGETS = 30.0
-"""Rms of targets that are scaled before a network learns them, and have both signs then."""
-
-
 def output_activation(network: Network) -> list[Case]:
     """The last activation cannot give the targets, or gives what the loss does not take it for.
 
@@ -27,14 +24,13 @@ def output_activation(network: Network) -> list[Case]:
     cross-entropy takes its outputs for probabilities, unless it is told that they are logits: it cuts off what lies
     outside 0 and 1, and with it the gradient.
     """
-    ends = _ends(network)
+    ends, last = proposals.outputs(network), proposals.applied_last(network)
     targets = [row for row in network.rows if row.info.role == "target"]
-    if not ends or len(targets) != 1 or not network.snapshot.outputs_mean:
+    if last is None or len(targets) != 1 or not network.snapshot.outputs_mean:
         return []
-    applied = [row for row in ends if _activation(row) != "linear"]
-    last = applied[-1] if applied else ends[-1]
-    if len([row for row in applied if _activation(row) in _DISTRIBUTIONS]) > 1:
-        last, wanted, why = applied[0], "linear", f"{applied[-1].path} makes a softmax of it once more"
+    softmaxes = [row for row in ends if _activation(row) in _DISTRIBUTIONS]
+    if len(softmaxes) > 1:
+        last, wanted, why = softmaxes[0], "linear", f"{softmaxes[-1].path} makes a softmax of it once more"
     else:
         found = _unsuited(network, last, targets[0])
         if found is None:
@@ -76,18 +72,6 @@ def _units(row: Row) -> int:
     return row.info.shape[-1] if row.info.shape else 0
 
 
-def _ends(network: Network) -> list[Row]:
-    """The last kernel and the layers behind it; empty where there are several of either."""
-    if len(network.heads) != 1:
-        return []
-    rows = [network.heads[0]]
-    while behind := [network.rows[c] for c in network.children[rows[-1].index] if network.rows[c].info.role == "layer"]:
-        if len(behind) > 1 or len(network.parents[behind[0].index]) > 1:
-            return []
-        rows.append(behind[0])
-    return rows
-
-
 def _unsuited(network: Network, last: Row, target: Row) -> tuple[str, str] | None:
     """The activation to write instead, and what is wrong; None where this one can give what is asked."""
     name, units, kind = _activation(last), _units(last), network.snapshot.loss_kind
@@ -112,6 +96,4 @@ def _unsuited(network: Network, last: Row, target: Row) -> tuple[str, str] | Non
         return "linear", f"they stay between -1 and 1, but the largest of the targets has a size of {num(largest)}"
     if name in _ONE_SIDED and least < 0.0:
         return "linear", f"they are never negative, but {beyond}"
-    if name in _ONE_SIDED and target.stats.activation_rms >= _LARGE_TARGETS:
-        return "linear", "they are never negative, but the targets are once they are scaled"
     return None

@@ -23,6 +23,7 @@ from ..records.remedies import (
     ScaleTargets,
     Scheme,
     SetBias,
+    Together,
     WholeModel,
     Widen,
 )
@@ -338,9 +339,36 @@ def _keys(path: str) -> tuple[str | int, ...]:
     return tuple(int(key) if key.isdecimal() else key for key in named if key)
 
 
-def standardised(network: Network, std: float) -> ScaleTargets | None:
-    """Targets at unit scale; None where there are several, or where they are all the same."""
-    return ScaleTargets() if _one_target(network) and 0.0 < std < math.inf else None
+def standardised(network: Network, std: float) -> Remedy | None:
+    """Targets at unit scale, around zero, and outputs that reach them: without an activation.
+
+    None where there are several targets, or where they are all the same.
+    """
+    if not _one_target(network) or not 0.0 < std < math.inf:
+        return None
+    last = applied_last(network)
+    if last is None or last.info.activation in (None, "linear"):
+        return ScaleTargets()
+    return Together((ScaleTargets(), Activate("linear", (last.path,))))
+
+
+def outputs(network: Network) -> list[Row]:
+    """The last kernel and the layers behind it; empty where there are several of either."""
+    if len(network.heads) != 1:
+        return []
+    rows = [network.heads[0]]
+    while behind := [network.rows[c] for c in network.children[rows[-1].index] if network.rows[c].info.role == "layer"]:
+        if len(behind) > 1 or len(network.parents[behind[0].index]) > 1:
+            return []
+        rows.append(behind[0])
+    return rows
+
+
+def applied_last(network: Network) -> Row | None:
+    """The row whose activation makes the outputs: the last kernel's where there is none."""
+    rows = outputs(network)
+    applied = [row for row in rows if row.info.activation not in (None, "linear")]
+    return applied[-1] if applied else next(iter(rows), None)
 
 
 def centered(network: Network) -> SetBias | None:

@@ -101,7 +101,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "output-activation",
-        ("activation", "loss_kind", "outputs_mean"),
+        ("activation_mean", "activation_max"),
         outputs.output_activation,
         (),
         "activation of the outputs",

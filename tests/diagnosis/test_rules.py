@@ -667,8 +667,8 @@ def test_what_is_looked_up_in_a_table_is_no_data() -> None:
     ("x", "call"),
     [
         (pixels(), "Rescaling(1.0 / 255)"),
-        (pixels() - 128.0, "Normalization(axis=None"),
-        (100.0 * pixels(), "Normalization(axis=None"),
+        (pixels() - 128.0, "Normalization(axis=-1"),
+        (100.0 * pixels(), "Normalization(axis=-1"),
     ],
 )
 def test_bytes_are_rescaled_and_anything_else_is_standardised(x: Any, call: str) -> None:
