@@ -3,6 +3,7 @@
     python tests/benchmarks/overhead.py            # all models, some ten minutes
     python tests/benchmarks/overhead.py --quick    # small models, about two minutes
     python tests/benchmarks/overhead.py --profile  # where the time of the audits goes
+    python tests/benchmarks/overhead.py --trial    # a trial beside as many plain steps as it makes updates
 
 Each row is a process of its own, so that its peak memory is its own. Within a row, a plain training step and a snapshot
 are timed in turns and their medians compared, so that what else the machine does falls on both. A snapshot is all
@@ -24,6 +25,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 PAIRS = 9
 METHODS = ("plain", "InitAudit()", "TensorBoard", "recipe")
@@ -260,6 +262,73 @@ def profile(build, jit, audits):
     }
 
 
+def tried(build, jit, repeats):
+    """A trial in a `fit`, at its first batch, beside as many plain steps; medians of turns.
+
+    The function of `fit` is traced and compiled before: `fit` pays for that without a trial as well.
+    """
+    found, traced = {}, [0, 0]
+
+    def compiled(kind):
+        keras.utils.set_random_seed(0)
+        model, x, y, _ = build()
+        model.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+        layer = model.layers[-1]
+        call = layer.call
+
+        def counted(*args, **kwargs):
+            traced[kind] += not tf.executing_eagerly()
+            return call(*args, **kwargs)
+
+        layer.call = counted
+        x = x.astype("int32" if x.dtype.kind == "i" else "float32")
+        return model, tf.data.Dataset.from_tensors((x, y.astype("int32"))).repeat()
+
+    def begin(batch, runs_python):
+        train, iterator = model.train_function, iter(data)
+        probe = Probe(model, batch, size=32, data_runs_python=runs_python)
+        probe.measure(0)
+        traced[1] = 0
+        updates = probe.updates(batch, train, iterator)
+        prepared = SimpleNamespace(updates=lambda *_: updates)
+
+        def remedied():
+            for variable in model.trainable_variables:
+                if variable.name == "kernel":
+                    variable.assign(0.99 * variable)
+
+        def step():
+            for value in train(iterator).values():
+                float(value)
+
+        turns = []
+        for _ in range(repeats + 1):
+            with updates.kept():
+                steps = [timed(step) for _ in range(6)][1:]
+            with updates.start() as (_, update):
+                single = [timed(update) for _ in range(6)][1:]
+            start = time.perf_counter()
+            probe.updates(batch, train, iterator)
+            trial = trials.run(prepared, batch, remedied, most=40)
+            spent = time.perf_counter() - start
+            made = len(trial.as_is.losses) + len(trial.remedied.losses)
+            turns.append((statistics.median(steps), statistics.median(single), spent, made))
+        del turns[0]  # compiles
+        plain, single, spent, made = (statistics.median(values) for values in zip(*turns, strict=True))
+        found.update(step=plain, update=single, trial=spent, updates=made)
+        found["ratio"] = statistics.median(spent / made / plain for plain, _, spent, made in turns)
+        found["fixed"] = statistics.median(spent - made * single for _, single, spent, made in turns)
+        found["fixed_steps"] = statistics.median((spent - made * one) / plain for plain, one, spent, made in turns)
+
+    model, data = compiled(0)
+    model.fit(data, steps_per_epoch=2, verbose=0)
+    model, data = compiled(1)
+    hook = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: engine().stand_in(model, begin))
+    model.fit(data, steps_per_epoch=2, verbose=0, callbacks=[hook])
+    found["traces"] = traced
+    return found
+
+
 def spawn(name, method, options):
     """`row` in a process of its own."""
     command = [sys.executable, __file__, "--row", name, method, "--jit", options.jit, "--pairs", str(options.pairs)]
@@ -302,6 +371,25 @@ def main():
             table(("", "first audit", "a later one"), [*lines, ("together", *(f"{s:.1f} ms" for s in sums))])
             held, traced, run = found["memory"]
             print(f"Memory: the trace takes {traced - held:.0f} MB, its first run {run - traced:.0f} MB more\n")
+        return
+    if options.trial:
+        lines = []
+        for name in models:
+            f = spawn(name, "trial", options)
+            lines.append(
+                (
+                    name,
+                    f"{f['step'] * 1e3:.1f} ms",
+                    f"{f['updates']:.0f}",
+                    f"{f['trial'] * 1e3:.0f} ms",
+                    f"{f['ratio']:.2f}",
+                    f"{f['update'] / f['step']:.2f}",
+                    f"{f['fixed'] * 1e3:.0f} ms = {f['fixed_steps']:.1f} steps",
+                    " and ".join(map(str, f["traces"])),
+                )
+            )
+        head = ("", "plain step", "updates", "trial", "x as many steps", "an update, x", "the rest")
+        table((*head, "traces of a fit without and with"), lines)
         return
     for name in models:
         found = {}
@@ -381,6 +469,7 @@ def parsed():
     parser.add_argument("--jit", choices=("auto", "off"), default="auto", help="jit_compile; auto is Keras's default")
     parser.add_argument("--pairs", type=int, default=0, help="timed pairs of step and snapshot in a row")
     parser.add_argument("--runs", type=int, default=1, help="processes a row, of which the median is shown")
+    parser.add_argument("--trial", action="store_true", help="what a trial costs")
     parser.add_argument("--profile", action="store_true", help="where the time of the audits goes")
     parser.add_argument("--models", nargs="*", help="only these, without the table of growth")
     parser.add_argument("--methods", nargs="*", default=METHODS, help="only these; `plain` must be one")
@@ -410,11 +499,16 @@ if __name__ == "__main__":
     from keras import layers
 
     from keras_initaudit import InitAudit
+    from keras_initaudit.observe.engines import engine
+    from keras_initaudit.observe.probe import Probe
+    from keras_initaudit.remedies import trial as trials
 
     RNG = np.random.default_rng(0)
     chosen = parsed()
     chosen_model, jit = built(chosen.row[0], quick=chosen.quick), "auto" if chosen.jit == "auto" else False
-    if chosen.row[1] == "profile":
+    if chosen.row[1] == "trial":
+        figures = tried(chosen_model, jit, chosen.pairs)
+    elif chosen.row[1] == "profile":
         figures = profile(chosen_model, jit, 12)
     else:
         figures = row(chosen_model, chosen.row[1], jit, chosen.pairs)

@@ -1,8 +1,10 @@
 """The trial on real networks: what it finds, that it leaves not one bit changed, and that it traces nothing new."""
 
+import json
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -462,13 +464,37 @@ def test_a_random_operation_of_tensorflow_does_not_stand_the_function_of_fit():
 
     def careless(probe, batch, train, iterator):
         updates = probe.updates(batch, train, iterator)
-        updates._acts_on = "variables"
+        assert not updates._serves
+        updates._step = updates._by_fit(batch)
         with updates.start() as (_, update):
             update()
 
     plain = conformance.state_after(CASES["tf_normal"], list)
     with pytest.raises(AssertionError):
         conformance.assert_same(plain, conformance.state_after(CASES["tf_normal"], lambda: [Tried(careless)]))
+
+
+def tried_on(case, replicas):
+    """The losses of both runs; the training around them is compared there."""
+    script = Path(__file__).parent / "distributed_trial.py"
+    command = [sys.executable, script, case, str(replicas)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_bit_identical_on_two_replicas():
+    remedied, as_is = tried_on("even", 2)
+    assert len(remedied) == len(as_is) == 8
+    assert remedied != as_is
+
+
+@pytest.mark.slow
+def test_the_curves_on_two_replicas_are_those_on_one():
+    one, two = tried_on("deterministic", 1), tried_on("deterministic", 2)
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    assert np.ptp(one, axis=1).min() > 1e-2
 
 
 def test_outside_of_fit_everything_is_as_it_was():
