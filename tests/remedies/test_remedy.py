@@ -64,7 +64,6 @@ FAULTS = {
     "exploding-signal": lambda: (network(keras.initializers.RandomNormal(stddev=1.0)), X),
     "saturated-units": lambda: (network(keras.initializers.RandomNormal(stddev=1.0), "tanh"), X),
     "dead-units": lambda: (network("he_normal", bias_initializer=keras.initializers.Constant(-10)), X),
-    "vanishing-gradient": lambda: (network("glorot_uniform", "sigmoid"), X),
     "input-scale": lambda: (network("he_normal"), 128 + 100 * X),
     "duplicate-kernels": lambda: (network(keras.initializers.HeNormal(seed=1)), X),
 }
