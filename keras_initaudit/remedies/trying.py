@@ -14,7 +14,7 @@ from ..diagnosis.judging import is_structural
 from ..layers.inside import with_layers_below
 from ..observe.engines import FirstCall, NoTrialError
 from ..records import Curve, Finding, Trial
-from ..records.remedies import LearningRate, PlainNormalization, Reinitialize, Remedy, SetBias, WholeModel
+from ..records.remedies import LearningRate, PlainNormalization, Reinitialize, Remedy, SetBias, Together, WholeModel
 from . import clock
 from .initialization import initialize
 from .starts import TRIED, Start, applied, can_be_applied, distinct
@@ -116,8 +116,19 @@ def _start(
     as_is = runs.curve(None, min(clock.as_is_limit(remedied), _left(runs)))
     remedies = [_stands_for(f.action, anew) for f in findings]
     keys = tuple(f.key for f, remedy in zip(findings, remedies, strict=True) if remedy in left_out)
-    trial = Trial(clock.judge(as_is, remedied), as_is, remedied, runs.most, left_out=keys)
+    outcome = clock.judge(as_is, remedied)
+    if outcome == "bad" and _changes_rate(start) and not _changes_rate(proposed):
+        outcome = "undecided"  # any start learns later with a smaller rate, a healthy one as well
+    trial = Trial(outcome, as_is, remedied, runs.most, left_out=keys)
     return trial, _with_proof(findings, remedies, start, trial, anew or WholeModel())
+
+
+def _changes_rate(start: Start) -> bool:
+    return any(
+        isinstance(part, LearningRate)
+        for remedy in start
+        for part in (remedy.remedies if isinstance(remedy, Together) else (remedy,))
+    )
 
 
 def _without_needless(
