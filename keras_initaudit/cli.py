@@ -283,16 +283,15 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
     reports = []
     for run in runs:
         # What was tried while the model was there stays so: how bad it is, a remedy that helped, one that did not.
-        trials = getattr(run, "trials", ())
         tried = {(f.rule, f.layer): f for found in run.findings for f in found}
         findings = tuple(
             f
             if logged is None
             else dataclasses.replace(f, remedy=logged.remedy, action=logged.action, proof=logged.proof)
-            for f in diagnose(run.snapshots, thresholds, trials)
+            for f in diagnose(run.snapshots, thresholds, run.trials)
             for logged in [tried.get((f.rule, f.layer))]
         )
-        reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore), trials)))
+        reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore), run.trials)))
     return reports
 
 
