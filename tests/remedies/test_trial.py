@@ -356,6 +356,14 @@ def global_seed():
 CASES = {
     **conformance.CASES,
     **{f"optimizer_{name}": with_optimizer(make) for name, make in OPTIMIZERS.items()},
+    "sample_weights": lambda: (
+        conformance.dense(layers.Dropout(0.3)),
+        {
+            "x": conformance.X,
+            "y": conformance.LABELS,
+            "sample_weight": np.linspace(0.1, 2.0, len(conformance.X), dtype="float32"),
+        },
+    ),
     "tf_normal": drawing(lambda x: x + tf.random.normal(tf.shape(x))),
     "tf_normal_with_seed": drawing(lambda x: x + tf.random.normal(tf.shape(x), seed=4)),
     "tf_dropout": drawing(lambda x: tf.nn.dropout(x, 0.5)),
