@@ -109,6 +109,7 @@ RULES: tuple[Rule, ...] = (
         outputs.suited,
         ("initial-loss", "dead-units", "saturated-units", "no-gradient"),
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 6.2.2 (output units)",
+        structural=True,
     ),
     Rule(
         "symmetric-units",

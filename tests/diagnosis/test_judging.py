@@ -13,7 +13,7 @@ from keras_initaudit.diagnosis import RULES, diagnose
 from keras_initaudit.diagnosis.judging import judge, rank
 from keras_initaudit.records import Finding, Outcome, Severity, Snapshot, Trial, verdict_of
 
-STRUCTURAL = {"symmetric-units", "dead-units", "no-gradient", "no-update", "non-finite"}
+STRUCTURAL = {"symmetric-units", "output-activation", "no-gradient", "no-update", "non-finite"}
 """A batch of 32 samples may be learnt without what is lost: a trial does not lower these."""
 
 
