@@ -92,10 +92,8 @@ def _start(
 ) -> tuple[Trial, list[Finding]]:
     """At the first audit: the remedies of all findings; where they do not do, a new start of the whole model."""
     proposed = distinct(f.action for f in findings if isinstance(f.action, TRIED))
-    if not proposed and any(f.action is not None for f in findings):
-        raise NoTrialError("the remedy cannot be applied to a model that is built")
     if not proposed and not fresh:
-        raise NoTrialError("no finding has a remedy, and the weights are not those of a new start")
+        raise NoTrialError("no remedy can be applied to the built model, and its weights are not those of a new start")
 
     def curve(start: Start, limit: int) -> Curve:
         return runs.curve(lambda: applied(start, model, runs.samples), limit)

@@ -91,7 +91,7 @@ FAULTS: list[Fault] = [
         "ReLU before the class probabilities",
         "convolutional",
         asked(47352366, "ReLU as the last activation of ten classes under a categorical cross-entropy, biases of 0.1"),
-        "dead-units initial-loss non-finite saturated-units no-gradient",
+        "output-activation dead-units initial-loss non-finite saturated-units no-gradient",
         lambda: convnet(
             with_one_hot(digits("unit", image=True)),
             [8, 16],
@@ -109,7 +109,7 @@ FAULTS: list[Fault] = [
         "ReLU on the logits",
         "convolutional",
         f"{DEEPCHECKER}: a program from a public question: the layer that makes the logits has a ReLU",
-        "dead-units initial-loss",
+        "output-activation dead-units initial-loss",
         lambda: convnet(
             digits("unit", image=True),
             [16, 32],
@@ -176,7 +176,7 @@ FAULTS: list[Fault] = [
         "sigmoid recurrence over many steps",
         "recurrent",
         f"{AUTOTRAINER}: vanishing gradient of recurrent models, here of sigmoids in time without gates",
-        f"{VANISHES} saturated-units",
+        f"{VANISHES} vanishing-through-time saturated-units",
         lambda: recurrent(sequences(40), layers.SimpleRNN(32, "sigmoid", recurrent_initializer=normal(0.05))),
         lambda: recurrent(sequences(40), layers.GRU(32), by="adam 5e-3"),
     ),
@@ -184,7 +184,7 @@ FAULTS: list[Fault] = [
         "a first step that is forgotten",
         "recurrent",
         "Bengio, Simard & Frasconi 1994, doi.org/10.1109/72.279181: small recurrent kernels lose what was far back",
-        VANISHES,
+        f"{VANISHES} vanishing-through-time",
         lambda: recurrent(
             sequences(20, early=True),
             layers.SimpleRNN(32, recurrent_initializer=normal(0.01)),
@@ -200,7 +200,7 @@ FAULTS: list[Fault] = [
         "ReLU recurrence that explodes",
         "recurrent",
         "Pascanu, Mikolov & Bengio 2013, arxiv.org/abs/1211.5063: recurrent kernels with eigenvalues above one",
-        f"{EXPLODES} initial-loss",
+        f"{EXPLODES} exploding-through-time initial-loss",
         lambda: recurrent(
             sequences(30), layers.SimpleRNN(32, "relu", recurrent_initializer=initializers.Orthogonal(2.0))
         ),
