@@ -10,6 +10,7 @@ from numpy_network import edited, glorot, snapshot, weights
 
 from keras_initaudit.diagnosis import Thresholds
 from keras_initaudit.diagnosis.network import Network
+from keras_initaudit.diagnosis.rule import find
 from keras_initaudit.diagnosis.rules import BY_SLUG
 from keras_initaudit.flow import Flow
 from keras_initaudit.records import LayerInfo, Snapshot, Statistics
@@ -70,7 +71,7 @@ def test_finding_and_picture_say_the_same_number() -> None:
     shape = [16, *[32] * 12, 4]
     kernels = weights(shape, glorot(shape))
     found = snapshot([0.3 * kernel for kernel in kernels[:-1]] + kernels[-1:], "tanh")
-    (finding,) = BY_SLUG["vanishing-gradient"].find(Network(found), Thresholds())
+    (finding,) = find(BY_SLUG["vanishing-gradient"], Network(found), Thresholds())
     decades, _ = levels(found)[finding.evidence["worst"]]
     assert -finding.evidence["observed"] == decades < -2.0
     expected = [level for level, _ in levels(found).values()]

@@ -22,8 +22,9 @@ from .trial import Runs, attempt
 
 _OF_WEIGHTS = (Reinitialize, PlainNormalization, SetBias)
 """What a new start of the whole model makes needless."""
-_SHORTER = 4
-"""How often a learning rate that does not learn is divided by ten."""
+_RATES = 5
+"""Learning rates that are tried, each a tenth of the one before; ten times it, where the one of the training is too
+small."""
 
 
 def tried(
@@ -184,12 +185,15 @@ def _rate(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> t
             initialize(model, seed=0)
         return applied(remedies, model, runs.samples)
 
+    own = worst.evidence.get("learning_rate") or worst.action.value
+    factor = 10.0 if own < worst.action.value else 0.1
     found: list[tuple[LearningRate, Curve]] = []
-    for shorter in range(_SHORTER + 1):
+    for power in range(_RATES):
         limit = clock.REMEDIED_MOST if not found else _affordable(runs)
-        if not limit:
+        value = worst.action.value * factor**power
+        if not limit or (found and value > 1.0):  # no optimizer is given a rate above 1
             break
-        rate = LearningRate(float(f"{worst.action.value / 10.0**shorter:.1g}"))
+        rate = LearningRate(float(f"{value:.1g}"))
         found.append((rate, runs.curve(functools.partial(begun, rate), limit)))
         if found[-1][1].needed is not None:
             break

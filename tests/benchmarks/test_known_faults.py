@@ -97,11 +97,14 @@ def test_a_label_needs_most_seeds():
 
 def test_the_table_counts_what_is_found_named_and_bad(reference):
     labels = reference["labels"]
-    right = {f"fault/{fault.name}": ("bad", fault.named) for fault in FAULTS}
-    wrong = {f"fault/{fault.name}": ("warning", frozenset({"nothing"})) for fault in FAULTS}
+    right = {f"fault/{fault.name}": known_faults.Said("bad", fault.named) for fault in FAULTS}
+    wrong = {f"fault/{fault.name}": known_faults.Said("warning", frozenset({"nothing"})) for fault in FAULTS}
     stuck = sum(label == "stuck" for label in labels.values())
     all_of_them = f"{len(FAULTS)} of {len(FAULTS)}"
     assert known_faults.hits(right, labels)[:3] == [all_of_them, all_of_them, f"{stuck} of {stuck}"]
     assert known_faults.hits(wrong, labels)[:3] == [all_of_them, f"0 of {len(FAULTS)}", f"0 of {stuck}"]
-    quiet = {"twin/a": ("healthy", frozenset()), "twin/b": ("warning", frozenset({"input-scale"}))}
+    quiet = {
+        "twin/a": known_faults.Said("healthy", frozenset()),
+        "twin/b": known_faults.Said("warning", frozenset({"input-scale"})),
+    }
     assert known_faults.false_alarms(quiet) == ["0 of 0", "0 of 0", "0 of 2", "1 of 2"]

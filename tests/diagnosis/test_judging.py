@@ -49,13 +49,13 @@ def test_what_was_not_tried_or_not_decided_is_left_to_the_limits(limits: Severit
 
 
 def test_what_the_other_start_did_without_is_a_note() -> None:
-    trial = Trial("bad", left_out=("fan-mismatch:dense", "input-scale", "dead-units:dense"))
+    trial = Trial("bad", left_out=("fan-mismatch:dense", "input-scale", "symmetric-units:dense"))
     assert judged(found("vanishing-signal", "warning"), trial) == "bad"
     assert judged(found("fan-mismatch"), trial) == "note"
     assert judged(found("fan-mismatch", layer="other"), trial) == "bad"
     assert judged(found("input-scale", "warning", None), trial) == "note"
-    assert judged(found("dead-units"), trial) == "bad"  # and is lost all the same
-    assert judged(found("dead-units", "warning"), trial) == "warning"
+    assert judged(found("symmetric-units"), trial) == "bad"  # and is lost all the same
+    assert judged(found("symmetric-units", "warning"), trial) == "warning"
 
 
 def test_kernels_that_stay_copies_are_not_lowered_and_those_that_only_start_so_are() -> None:
