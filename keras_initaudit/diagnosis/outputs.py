@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..flow import Row
 from ..numerals import num
 from ..records.remedies import Activate, Remedy
@@ -75,7 +77,8 @@ def _units(row: Row) -> int:
 def _unsuited(network: Network, last: Row, target: Row) -> tuple[str, str] | None:
     """The activation to write instead, and what is wrong; None where this one can give what is asked."""
     name, units, kind = _activation(last), _units(last), network.snapshot.loss_kind
-    mean, largest, least = target.stats.activation_mean, target.stats.activation_max, network.snapshot.least_target
+    mean, largest = target.stats.activation_mean, target.stats.activation_max
+    least = math.nan if network.snapshot.least_target is None else network.snapshot.least_target
     within = least >= 0.0 and largest <= 1.0
     if network.snapshot.outputs_mean == "logits":
         return ("linear", "the loss takes them for logits of either sign") if name in _ONE_SIDED else None

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from ..layers.inside import output_maker
-from ..records import NAN, LossKind, OutputsMean
+from ..records import LossKind, OutputsMean
 from .describe import or_none
 from .engines.undocumented import keras_made
 
@@ -50,11 +50,13 @@ def outputs_mean(model: Any) -> OutputsMean:
     return "logits" if getattr(_only(model.loss), "from_logits", False) else "probabilities"
 
 
-def least_target(y: Any) -> float:
-    """The smallest of all targets; NaN where there are none, or where they are no arrays of numbers."""
+def least_target(y: Any) -> float | None:
+    """The smallest of all targets; None where there are none, or where they are no arrays of numbers."""
     leaves = [leaf for leaf in keras.tree.flatten(y) if leaf is not None]
     arrays = [or_none(lambda leaf=leaf: np.asarray(keras.ops.convert_to_numpy(leaf), np.float64)) for leaf in leaves]
-    return min((float(a.min()) if a is not None and a.size else NAN for a in arrays), default=NAN)
+    return (
+        min((float(a.min()) for a in arrays), default=None) if all(a is not None and a.size for a in arrays) else None
+    )
 
 
 class _Targets(NamedTuple):

@@ -101,7 +101,7 @@ class Probe:
         self._constant: float | None = None
         self._loss_kind: LossKind = ""
         self._outputs_mean: OutputsMean = ""
-        self._least_target = NAN
+        self._least_target: float | None = None
         self._peak_rate: float | None = None
         self._sample_kernels: Any = None
         self._scale: float | None = None

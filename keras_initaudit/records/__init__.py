@@ -220,8 +220,8 @@ class Snapshot:
     loss_kind: LossKind = ""
     """What the compiled loss takes the targets for: one of several classes, yes or no, or numbers, of which it takes
     the mean square or another distance. Empty where the loss is not a known one."""
-    least_target: float = NAN
-    """The smallest of all targets of the batch; NaN where they are no numbers."""
+    least_target: float | None = None
+    """The smallest of all targets of the batch; None where they are no numbers."""
     constant_loss: float | None = None
     """The least loss of an answer that is the same for every sample, with the penalties of the weights as they are, so
     that `loss` below it has been learnt; None where unknown."""

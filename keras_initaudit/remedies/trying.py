@@ -100,7 +100,7 @@ def _start(
         return runs.curve(lambda: applied(start, model, runs.samples), limit)
 
     start, anew = proposed or (WholeModel(),), None
-    remedied = curve(start, clock.REMEDIED_MOST)
+    remedied = at_this_rate = curve(start, clock.REMEDIED_MOST)
     for new in new_starts if fresh else ():
         other = distinct((*(_stands_for(remedy, new) for remedy in proposed), new))
         limit = _affordable(runs)
@@ -111,14 +111,15 @@ def _start(
         again = curve(other, limit)
         if again.needed is not None or clock.farthest(again) > clock.farthest(remedied):
             start, remedied, anew = other, again, new
+            if not _changes_rate((new,)):
+                at_this_rate = again
     start, remedied, left_out = _without_needless(start, remedied, curve, runs)
-    as_is = runs.curve(None, min(clock.as_is_limit(remedied), _left(runs)))
+    # A healthy start learns later at a smaller rate, too: where only another rate cures, that proves nothing.
+    compared = at_this_rate if anew is not None and _changes_rate((anew,)) else remedied
+    as_is = runs.curve(None, min(clock.as_is_limit(compared), _left(runs)))
     remedies = [_stands_for(f.action, anew) for f in findings]
     keys = tuple(f.key for f, remedy in zip(findings, remedies, strict=True) if remedy in left_out)
-    outcome = clock.judge(as_is, remedied)
-    if outcome == "bad" and _changes_rate(start) and not _changes_rate(proposed):
-        outcome = "undecided"  # any start learns later with a smaller rate, a healthy one as well
-    trial = Trial(outcome, as_is, remedied, runs.most, left_out=keys)
+    trial = Trial(clock.judge(as_is, compared), as_is, remedied, runs.most, left_out=keys)
     return trial, _with_proof(findings, remedies, start, trial, anew or WholeModel())
 
 
@@ -191,7 +192,7 @@ def _rate(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> t
     for power in range(_RATES):
         limit = clock.REMEDIED_MOST if not found else _affordable(runs)
         value = worst.action.value * factor**power
-        if not limit or (found and value > 1.0):  # no optimizer is given a rate above 1
+        if not limit or (found and factor > 1.0 < value):  # no optimizer is given a rate above 1
             break
         rate = LearningRate(float(f"{value:.1g}"))
         found.append((rate, runs.curve(functools.partial(begun, rate), limit)))

@@ -70,7 +70,7 @@ def test_figures_are_those_of_all_the_data_and_not_of_the_batch_that_was_seen():
     data, _ = apply(finding.action, model, (30.0 * slow * x, y))
     assert float(np.std(ops.convert_to_numpy(data))) == pytest.approx(1.0, rel=1e-3)
 
-    (finding,) = [f for f in found_in(probe_of(model, x, 30.0 * y)) if f.rule == "input-scale"]
+    (finding,) = [f for f in found_in(probe_of(model, x, 30.0 * y)) if f.rule == "target-scale"]
     _, targets = apply(finding.action, model, (x, 30.0 * y))
     assert float(np.std(ops.convert_to_numpy(targets))) == pytest.approx(1.0, rel=1e-3)
     assert float(np.mean(ops.convert_to_numpy(targets))) == pytest.approx(0.0, abs=1e-3)
