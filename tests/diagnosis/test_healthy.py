@@ -354,6 +354,10 @@ HUGE = {
 }
 """Larger editions of what stands beside them: gigabytes, so that CI runs each in a process of its own."""
 
+FADES = {"VGG16", "VGG19"}
+"""Thirteen and more convolutions in a chain, drawn by Glorot: each halves the signal. From such a start they do not
+train (He et al. 2015, section 2.2); Simonyan & Zisserman trained theirs from shallower ones. The limits say so."""
+
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.huge if name in HUGE else pytest.mark.slow) for name in APPLICATIONS]
@@ -363,7 +367,8 @@ def test_no_architecture_that_keras_ships_is_bad(name: str) -> None:
     keras.utils.set_random_seed(3)
     findings = looking.found(*application(name, APPLICATIONS[name]))
     gc.collect()  # the traced functions hold each other, and with them gigabytes
-    assert not [f for f in findings if f.severity == "bad"], looking.told(findings)
+    bad = [f.rule for f in findings if f.severity == "bad"]
+    assert bad == (["vanishing-signal"] if name in FADES else []), looking.told(findings)
 
 
 def test_the_list_holds_every_architecture_that_keras_ships() -> None:
