@@ -214,7 +214,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         self._put_back()
         self._close_log()
         if self._call is not None:  # the next one has functions of its own
-            self._call = self._call._replace(train=None, iterator=None)
+            self._call = FirstCall(self._call.batch, self._call.runs_python, None, None)
 
     # What they do
 

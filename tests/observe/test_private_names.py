@@ -327,6 +327,11 @@ TABLE = [
     Name(
         "Model._inputs_struct", "the inputs, in their structure", lambda: trained()._inputs_struct.shape[1:] == (4, 6)
     ),
+    Name(
+        "KerasTensor._keras_history",
+        "the operation that made a symbolic output",
+        lambda: trained().outputs[0]._keras_history.operation is trained().layers[-1],
+    ),
     Name("Model.train_function", "what fit calls with its iterator, kept as an attribute", train_function_is_kept),
     Name(
         "Model.steps_per_execution", "batches a call of the train function", lambda: unbuilt().steps_per_execution == 1
