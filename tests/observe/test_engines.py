@@ -130,10 +130,10 @@ def test_what_enters_an_activation_reaches_the_tap_of_its_output(monkeypatch):
     entered, tap, entering = {}, frame.GraphFrame.tap, frame.GraphFrame.entering
     given = []
 
-    def watched(self, x, seen, label=None, arguments=(), entered=None):
+    def watched(self, x, seen, label=None, arguments=(), entered=None, **others):
         if label is not None:
             given.append((label, entered))
-        return tap(self, x, seen, label, arguments, entered)
+        return tap(self, x, seen, label, arguments, entered, **others)
 
     monkeypatch.setattr(frame.GraphFrame, "tap", watched)
     monkeypatch.setattr(frame.GraphFrame, "entering", lambda self, x: entered.setdefault(id(x), entering(self, x)))

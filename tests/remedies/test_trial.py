@@ -449,7 +449,7 @@ def test_bit_identical_with_both_runs_forced(name):
         assert REASONS[name] in found.reason
     else:
         assert found.reason is None
-        assert len(found.as_is.losses) >= 0.75 * updates
+        assert len(found.as_is.losses) >= 0.5 * updates  # the rest went to other starts
         assert len(set(found.as_is.losses)) > 1
         assert len(set(found.remedied.losses)) > 1
     assert threading.active_count() < 50
