@@ -44,17 +44,16 @@ class Tried(keras.callbacks.Callback):
         if epoch == 0:
             engine().stand_in(self.model, self.begin)
 
-    def begin(self, batch, runs_python):
+    def begin(self, call):
         model = self.model
-        probe = Probe(model, batch, data_runs_python=runs_python)
+        probe = Probe(model, call.batch, data_runs_python=call.runs_python)
         probe.measure(0)
 
         def grown():
             for variable in model.trainable_variables:
                 variable.assign(1.5 * variable + 0.01)
 
-        # What `fit` calls its function with is no iterator of a dataset here.
-        self.found = trial.run(probe, batch, grown, train=model.train_function, iterator=iter(()), most=8)
+        self.found = trial.run(probe, call.batch, grown, train=call.train, iterator=call.iterator, most=8)
 
 
 def main(case, replicas):
