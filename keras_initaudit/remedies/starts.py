@@ -42,6 +42,11 @@ def distinct(remedies: Iterable[Remedy | None]) -> Start:
     return tuple(found)
 
 
+def parts(start: Start) -> Start:
+    """The single remedies of a start, those of a `Together` among them."""
+    return tuple(r for remedy in start for r in (remedy.remedies if isinstance(remedy, Together) else (remedy,)))
+
+
 def applied(start: Start, model: Any, batch: Any) -> Any:
     """Changes the model in place, alike at each call; what comes back is the batch, or another one.
 
@@ -50,8 +55,7 @@ def applied(start: Start, model: Any, batch: Any) -> Any:
         model: The model.
         batch: `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
     """
-    alone = [r for remedy in start for r in (remedy.remedies if isinstance(remedy, Together) else (remedy,))]
-    for remedy in sorted(alone, key=lambda remedy: TRIED.index(type(remedy))):
+    for remedy in sorted(parts(start), key=lambda remedy: TRIED.index(type(remedy))):
         if isinstance(remedy, WholeModel):
             initialize(model, seed=0)
         else:

@@ -14,10 +14,10 @@ from ..diagnosis.judging import is_structural
 from ..layers.inside import with_layers_below
 from ..observe.engines import FirstCall, NoTrialError
 from ..records import Curve, Finding, Trial
-from ..records.remedies import LearningRate, PlainNormalization, Reinitialize, Remedy, SetBias, Together, WholeModel
+from ..records.remedies import LearningRate, PlainNormalization, Reinitialize, Remedy, SetBias, WholeModel
 from . import clock
 from .initialization import initialize
-from .starts import TRIED, Start, applied, can_be_applied, distinct
+from .starts import TRIED, Start, applied, can_be_applied, distinct, parts
 from .trial import Runs, attempt
 
 _OF_WEIGHTS = (Reinitialize, PlainNormalization, SetBias)
@@ -124,11 +124,7 @@ def _start(
 
 
 def _changes_rate(start: Start) -> bool:
-    return any(
-        isinstance(part, LearningRate)
-        for remedy in start
-        for part in (remedy.remedies if isinstance(remedy, Together) else (remedy,))
-    )
+    return any(isinstance(remedy, LearningRate) for remedy in parts(start))
 
 
 def _without_needless(
