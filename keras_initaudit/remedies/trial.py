@@ -13,7 +13,7 @@ from typing import Any
 
 from ..observe.engines import NoTrialError, Updates
 from ..records import Curve, Trial
-from . import clock
+from . import clock, interrupts
 from .ends import ends
 
 SECONDS = 30.0
@@ -30,16 +30,23 @@ class Runs:
         most: The most updates that one start may make. None for what fits into `SECONDS`: it is known, and stays, from
             the second update on.
         speak: Called once, where all this takes longer than two seconds.
+        ask: Called after each update; may raise.
 
     Raises:
         NoTrialError: The loss of the model has no ends, or the batch nothing between them.
     """
 
-    def __init__(self, updates: Updates, most: int | None = None, speak: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        updates: Updates,
+        most: int | None = None,
+        speak: Callable[[], object] | None = None,
+        ask: Callable[[], object] = lambda: None,
+    ) -> None:
         self.most = most
         self.made = 0
         self.samples, self.kept = updates.samples, updates.kept
-        self._updates, self._speak, self._begun = updates, speak, time.monotonic()
+        self._updates, self._speak, self._ask, self._begun = updates, speak, ask, time.monotonic()
         self._ends = ends(updates.model, updates.samples, updates.kept)
 
     def curve(self, change: Callable[[], Any] | None, limit: int) -> Curve:
@@ -60,6 +67,7 @@ class Runs:
                 losses.append(update())
                 self.made += 1
                 self._count(len(losses), time.monotonic() - before)
+                self._ask()
                 if clock.arrived(losses, *bounds) or clock.lost(losses):
                     break
         return clock.curve(losses, *bounds)
@@ -105,8 +113,9 @@ def attempt(
         return Trial(reason="it is switched off", allowed=0)
     runs: Runs | None = None
     try:
-        runs = Runs(probe.updates(batch, train, iterator), most, speak)
-        return experiment(runs)
+        with interrupts.deferred() as ask:
+            runs = Runs(probe.updates(batch, train, iterator), most, speak, ask)
+            return experiment(runs)
     except Exception as error:  # a remedy that cannot be applied, an optimizer that cannot be copied
         known = isinstance(error, NoTrialError)
         reason = str(error) if known else f"it failed ({type(error).__name__}: {error})"

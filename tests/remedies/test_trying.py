@@ -1,6 +1,8 @@
 """What is tried at an audit: which start, with which remedies, what is left out, and what it costs where nothing is."""
 
+import os
 import signal
+import threading
 
 import keras
 import looking
@@ -411,27 +413,19 @@ def test_an_interrupt_in_the_middle_leaves_the_weights_of_the_person(after, monk
     model.optimizer.build(model.trainable_variables)
     before = values(model)
     seen = InitAudit(False, verbose=0, on_finding="silent")
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
     curve = trial.Runs.curve
+    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
 
-    def alarmed(self, change, limit):
-        if not signal.getitimer(signal.ITIMER_REAL)[0]:
-            signal.setitimer(signal.ITIMER_REAL, after)
+    def interrupted(self, change, limit):
+        if not timer.is_alive():
+            timer.start()
         while True:  # however fast the machine is
             curve(self, change, limit)
 
-    old = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        monkeypatch.setattr(trial.Runs, "curve", alarmed)
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(X, LABELS, batch_size=16, verbose=0, callbacks=[seen])
-    finally:
-        monkeypatch.undo()
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, old)
+    monkeypatch.setattr(trial.Runs, "curve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, LABELS, batch_size=16, verbose=0, callbacks=[seen])
+    monkeypatch.undo()
     assert all(map(np.array_equal, before, values(model)))
     assert int(model.optimizer.iterations) == 0
     assert "make_train_function" not in vars(model)
