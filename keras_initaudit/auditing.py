@@ -18,8 +18,8 @@ from .records import Finding, Snapshot, Trial
 from .remedies.trying import tried
 from .report import Report
 
-_BATCH = 32
-"""Samples of an update where `fit` is not told how many."""
+_BATCH = 256
+"""Samples that a start is tried on where no `fit` says how many: a few dozen are learnt by heart from a bad start."""
 
 
 def audit(
@@ -37,10 +37,10 @@ def audit(
 
     Args:
         model: A compiled `keras.Model`. One that is not built yet is built by the audit, as `fit` would.
-        x: Anything that `fit` takes; the first batch of it is used.
+        x: Anything that `fit` takes; the first batch of it is used, of arrays 256 samples: a start is tried on these.
         y: Targets, where `x` has none.
         sample_weight: Weights of the samples.
-        probe_size: Number of samples to use.
+        probe_size: Number of samples to measure.
         thresholds: Limits of the rules; None for the defaults.
         ignore: Findings to accept: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
             The verdict does not count them; the report lists them.

@@ -6,7 +6,7 @@ import math
 
 from ..flow import Row, log10
 from ..records.remedies import Remedy
-from . import proposals
+from . import proposals, schemes
 from .network import Network
 from .rule import Case
 from .scale import USUAL
@@ -79,7 +79,7 @@ def finite(network: Network, case: Case) -> Remedy | None:
     """Data without NaN, or weights that are drawn again; what a computation made has another cause."""
     if case.facts["origin"] == "data":
         return proposals.without_non_finite(case.layer or "")
-    return proposals.for_kernels(network, case.change, bias=True) if case.facts["origin"] == "weight" else None
+    return schemes.for_kernels(network, case.change, bias=True) if case.facts["origin"] == "weight" else None
 
 
 def _share(fraction: float) -> str:
@@ -233,7 +233,7 @@ def smaller_outputs(network: Network, case: Case) -> Remedy | None:
     """A bias at the mean of the targets where they lie far from 0, else a new head."""
     if case.facts["target_mean"] is not None:
         return proposals.centered(network)
-    return proposals.for_kernels(network, case.change, bias=True)
+    return schemes.for_kernels(network, case.change, bias=True)
 
 
 def _numbers(network: Network) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..flow import Row
-from . import proposals
+from . import schemes
 from .network import Network
 from .rule import Case
 from .scale import LEAST_DRIFT
@@ -75,7 +75,7 @@ def _case(
     count = max(_longest(network, row.index, end.index), 1)
     first = next(iter(network.through(row)), row)
     kernels = [first, *between] if first.has_kernel else between
-    change = proposals.alike(network, kernels)
+    change = schemes.alike(network, kernels)
     return Case(
         amount=amount,
         observed=decades,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..flow import Row
-from . import proposals
+from . import schemes
 from .network import Network
 from .rule import Case
 from .wording import num, plural
@@ -59,7 +59,7 @@ def _cases(network: Network, measured: list[tuple[float, Row, int]], sign: float
             observed=sign * amount,
             limit=lambda limit: sign * limit,
             affected=[row.path for row in rows],
-            change=proposals.alike(network, rows),
+            change=schemes.alike(network, rows),
             facts={
                 "per_step_factor": 10.0**decades,
                 "decades": decades * (steps - 1),

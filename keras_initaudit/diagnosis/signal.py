@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..flow import Row
 from ..records.remedies import Remedy, WholeModel
-from . import proposals
+from . import proposals, schemes
 from .network import Network
 from .rule import Case
 from .scale import LEAST_DRIFT, Drift, drifts
@@ -57,7 +57,7 @@ def _signal(network: Network, sign: float) -> list[Case]:
     kernels = _segment(network, worst, drift.reference)
     single = _main_step(network, kernels, found, sign)
     affected = [single] if single is not None else kernels
-    change = proposals.alike(network, affected)
+    change = schemes.alike(network, affected)
     blocks = _blocks(network, worst, kernels)
     count = blocks or max(drift.kernels, 1)
     return [
@@ -175,7 +175,7 @@ def collapsed_samples(network: Network) -> list[Case]:
             amount=spread,
             layer=(row if row.has_kernel else next(reversed(kernels), row)).path,
             affected=[kernel.path for kernel in kernels],
-            change=proposals.alike(network, kernels),
+            change=schemes.alike(network, kernels),
             facts={"worst": row.path},
         )
     ]

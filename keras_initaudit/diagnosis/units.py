@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from ..flow import Row
 from ..records.remedies import Remedy, WholeModel
-from . import proposals
+from . import schemes
 from .network import Network
 from .rule import Case
 from .wording import num, percent, several
@@ -49,7 +49,7 @@ def symmetric_units(network: Network) -> list[Case]:
             amount=first.weight_identical,
             layer=found[0].path,
             affected=[row.path for row in found],
-            change=[network.owner(row) for row in proposals.alike(network, [*copies, *odd])],
+            change=[network.owner(row) for row in schemes.alike(network, [*copies, *odd])],
             severity="bad" if certain else "warning",
             facts={
                 "weight_rms": first.weight_rms,
@@ -90,12 +90,12 @@ def copies(case: Case) -> str:
 
 def new_kernels(network: Network, case: Case) -> Remedy | None:
     """The recommended schemes for the kernels at fault."""
-    return proposals.for_kernels(network, case.change)
+    return schemes.for_kernels(network, case.change)
 
 
 def new_kernels_and_biases(network: Network, case: Case) -> Remedy | None:
     """The same, and biases of zero; a new start of the whole model where there are no kernels to name."""
-    return proposals.for_kernels(network, case.change, bias=True) or WholeModel()
+    return schemes.for_kernels(network, case.change, bias=True) or WholeModel()
 
 
 def dead_units(network: Network) -> list[Case]:
@@ -150,7 +150,7 @@ def dead(case: Case) -> str:
 def _changed(network: Network, rows: Iterable[Row]) -> list[Row]:
     """The kernels that one remedy for these rows changes."""
     kernels = [kernel for row in rows for kernel in _kernels_of(network, row)]
-    return proposals.alike(network, dict.fromkeys(kernels))
+    return schemes.alike(network, dict.fromkeys(kernels))
 
 
 def _kernels_of(network: Network, row: Row) -> list[Row]:
@@ -285,7 +285,7 @@ def _original(index: Mapping[str, Row], row: Row) -> Row:
 
 def _repeated(network: Network, twins: list[_Twin]) -> Case:
     row, first, same = max(twins, key=lambda item: item[2])
-    repeats = proposals.alike(network, [r for r, _, _ in twins])
+    repeats = schemes.alike(network, [r for r, _, _ in twins])
     return Case(
         amount=len(twins),
         layer=network.owner(row).path,

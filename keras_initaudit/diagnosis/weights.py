@@ -8,7 +8,7 @@ from typing import Any
 
 from ..flow import Row
 from ..records import LayerInfo, Severity
-from . import proposals
+from . import schemes
 from .network import Network
 from .rule import Case
 from .wording import num, several
@@ -48,7 +48,7 @@ def fan_mismatch(network: Network) -> list[Case]:
         return []
     ratio, worst = max(found, key=lambda pair: abs(math.log(pair[0])))
     rows = [row for _, row in found]
-    change = list(proposals.alike(network, rows))
+    change = list(schemes.alike(network, rows))
     info = worst.info
     return [
         Case(
@@ -58,7 +58,7 @@ def fan_mismatch(network: Network) -> list[Case]:
             change=change if worst in change else [worst],
             facts={
                 "scheme": info.initializer,
-                "fans_assumed": list(proposals.shape_fans(info.weight_shape)),
+                "fans_assumed": list(schemes.shape_fans(info.weight_shape)),
                 "fans_true": [info.fan_in, info.fan_out],
                 "ratio": ratio,
             },
@@ -79,13 +79,13 @@ def wrong_fans(case: Case) -> str:
 def _fan_ratio(row: Row) -> float | None:
     """Std of the weight over the std that its scheme means; None unless the wrong fans explain it."""
     info = row.info
-    if info.fan_in is None or info.fan_out is None or (not proposals.misread(info) and _strided(info)):
+    if info.fan_in is None or info.fan_out is None or (not schemes.misread(info) and _strided(info)):
         return None
     assumed = _assumed_fans(info)
     if info.initializer is not None:
         laws = [_law(info.initializer, info.initializer_config, info.gain)]
     else:  # the initializer is not known: a common scheme with the wrong fans shows by its variance
-        laws = list(_SCHEMES.values()) if proposals.misread(info) else []
+        laws = list(_SCHEMES.values()) if schemes.misread(info) else []
     for law in laws:
         if law is None or assumed is None:
             continue
@@ -100,7 +100,7 @@ def _fan_ratio(row: Row) -> float | None:
 
 def _strided(info: LayerInfo) -> bool:
     """Whether only the fan_out differs, and by a square: a stride, which every plain convolution may have."""
-    ratio = proposals.shape_fans(info.weight_shape)[1] / (info.fan_out or 1.0)
+    ratio = schemes.shape_fans(info.weight_shape)[1] / (info.fan_out or 1.0)
     return math.isclose(ratio, round(math.sqrt(max(ratio, 0.0))) ** 2, rel_tol=1e-6)
 
 
@@ -108,7 +108,7 @@ def _assumed_fans(info: LayerInfo) -> tuple[float, float] | None:
     """The fans that the initializer worked with: by its axes where it has them, else by the shape."""
     inputs, outputs = info.initializer_config.get("input_axes"), info.initializer_config.get("output_axes")
     if inputs is None or outputs is None:
-        return proposals.shape_fans(info.weight_shape)
+        return schemes.shape_fans(info.weight_shape)
     try:
         shape = info.weight_shape
         return float(math.prod(shape[int(a)] for a in inputs)), float(math.prod(shape[int(a)] for a in outputs))

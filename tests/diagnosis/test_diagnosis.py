@@ -14,7 +14,7 @@ import pytest
 from numpy_network import edited, glorot, he, of_kind, snapshot, weights
 from odd_networks import Make, healthy, later, pixels, plain, widths, with_kernel
 
-from keras_initaudit.diagnosis import RULES, Thresholds, diagnose, proposals
+from keras_initaudit.diagnosis import RULES, Thresholds, diagnose, schemes
 from keras_initaudit.records import NAN, Finding, LayerInfo, Snapshot, Statistics
 
 
@@ -584,16 +584,16 @@ def test_a_thousand_layers_are_judged_in_a_second() -> None:
     ],
 )
 def test_the_recommended_scheme_follows_the_activation(activation: str, gain: float | None, call: str) -> None:
-    assert proposals.kernel_scheme(activation, gain).code == call
+    assert schemes.kernel_scheme(activation, gain).code == call
 
 
 def test_a_misread_shape_gets_axes_or_a_scale() -> None:
     depth = LayerInfo("d", 0, weight_shape=(3, 3, 64, 1), fan_in=9.0, fan_out=9.0, **of_kind("DepthwiseConv2D"))
-    call = proposals.kernel_scheme("relu", 1.414, depth).code
+    call = schemes.kernel_scheme("relu", 1.414, depth).code
     assert call == "VarianceScaling(scale=2, input_axes=(0, 1), output_axes=(0, 1, 3))"
     # Conv2DTranspose(32, 4, strides=2) on 64 channels: 256 inputs a pixel where the shape says 512.
     up = LayerInfo("u", 0, weight_shape=(4, 4, 32, 64), fan_in=256.0, fan_out=512.0, **of_kind("Conv2DTranspose"))
-    assert proposals.kernel_scheme("relu", 1.414, up).code == "VarianceScaling(scale=4)"
+    assert schemes.kernel_scheme("relu", 1.414, up).code == "VarianceScaling(scale=4)"
 
 
 def test_diagnosis_needs_neither_keras_nor_numpy() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import initializers, layers, ops
 
-from keras_initaudit.diagnosis import proposals
+from keras_initaudit.diagnosis import schemes
 from keras_initaudit.diagnosis.network import Network
 from keras_initaudit.observe import describe
 from keras_initaudit.observe.probe import Probe
@@ -58,7 +58,7 @@ def snapshot_of(layer, x):
 
 def remedy_for(snapshot, paths):
     net = Network(snapshot)
-    remedy = proposals.for_kernels(net, [row for row in net.layers if row.path in paths])
+    remedy = schemes.for_kernels(net, [row for row in net.layers if row.path in paths])
     return remedy if isinstance(remedy, WholeModel) else dataclasses.replace(remedy, layers=tuple(paths))
 
 
