@@ -28,7 +28,7 @@ def html(report: Report) -> str:
     ]
     made += [f"<div>{escape(clean(said))}</div>" for said in trials.by_limits(report)]
     made += [_finding_html(report, finding) for finding in parts.listed(report)]
-    made += [f"<div>ignored {escape(parts.title(finding, report.step))}</div>" for finding in report.ignored]
+    made += [f"<div>ignored {escape(parts.title(report, finding))}</div>" for finding in report.ignored]
     made += [profile_svg(report.snapshot), _table(report), "</div>"]
     return "".join(made)
 
@@ -47,7 +47,7 @@ def _table(report: Report) -> str:
 def _finding_html(report: Report, finding: Finding) -> str:
     where = f" at <code>{escape(clean(finding.layer))}</code>" if finding.layer else ""
     text = escape(sentence(clean(finding.message)) + clean(parts.leads_to(finding)))
-    severity = f"{parts.MARK[finding.severity]} {finding.severity}{parts.since(finding, report.step)}"
+    severity = f"{parts.MARK[finding.severity]} {finding.severity}{parts.since(report, finding)}"
     severity = f'<span style="color:{colours.VERDICT[finding.severity]}">{severity}</span>'
     made = [
         '<div style="margin:.7em 0">'

@@ -24,7 +24,7 @@ def markdown(report: Report) -> str:
         lines += ["", escape_md(said)]
     for finding in parts.listed(report):
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
-        since = parts.since(finding, report.step)
+        since = parts.since(report, finding)
         title = f"{parts.MARK[finding.severity]} {finding.severity}{since}: {finding.rule}{where}"
         lines += ["", f"### {title}", ""]
         lines.append(f"{escape_md(sentence(finding.message))}{escape_md(parts.leads_to(finding))}")
@@ -45,7 +45,7 @@ def markdown(report: Report) -> str:
         lines.append("")
     for finding in report.ignored:
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
-        lines.append(f"- ignored {finding.severity}{parts.since(finding, report.step)}: {finding.rule}{where}")
+        lines.append(f"- ignored {finding.severity}{parts.since(report, finding)}: {finding.rule}{where}")
     chosen, rules = parts.chosen(report, _TABLE_ROWS), parts.rules_by_path(report)
     if chosen:
         lines += ["", f"| {' | '.join(parts.HEADERS)} |", "|---|" + "---:|" * (len(parts.HEADERS) - 2) + "---|"]

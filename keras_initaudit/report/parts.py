@@ -92,16 +92,22 @@ def _loss_is_known(snapshot: Snapshot) -> bool:
     return broken or not math.isnan(snapshot.loss)
 
 
-def since(finding: Finding, step: int) -> str:
+def found_at(report: Report, finding: Finding) -> int:
+    """The step of the audit that found it. A finding of the first audit names no step."""
+    first = report.step if report.first_step is None else report.first_step
+    return int(finding.evidence.get("step", first))
+
+
+def since(report: Report, finding: Finding) -> str:
     """The step of a finding where the report is of a later one: its numbers are not those of the table."""
-    made = finding.evidence.get("step", 0)
-    return "" if made == step else f" at step {made}"
+    found = found_at(report, finding)
+    return "" if found == report.step else f" at step {found}"
 
 
-def title(finding: Finding, step: int) -> str:
+def title(report: Report, finding: Finding) -> str:
     """The title of a finding, in plain text."""
     where = f" at {clean(finding.layer)}" if finding.layer else ""
-    return f"{finding.severity}{since(finding, step)}: {finding.rule}{where}"
+    return f"{finding.severity}{since(report, finding)}: {finding.rule}{where}"
 
 
 def leads_to(finding: Finding) -> str:

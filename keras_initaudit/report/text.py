@@ -37,11 +37,11 @@ def text(report: Report, *, color: bool | None = None) -> str:
     rest = findings[_FULL_FINDINGS:]
     if rest:
         lines.append("")
-        lines += [shorten(f"also {parts.title(finding, report.step)}", WIDTH) for finding in rest[:4]]
+        lines += [shorten(f"also {parts.title(report, finding)}", WIDTH) for finding in rest[:4]]
         if len(rest) > 4:
             lines.append(f"and {count(len(rest) - 4, 'more finding')}; to_markdown() shows them all")
     if report.ignored:
-        titles = [f"ignored {parts.title(finding, report.step)}" for finding in report.ignored]
+        titles = [f"ignored {parts.title(report, finding)}" for finding in report.ignored]
         more = [f"and {len(titles) - 4} more ignored"] if len(titles) > 4 else []
         lines += ["", *(shorten(title, WIDTH) for title in titles[:4]), *more]
     return "\n".join([*lines, "", *_table(report)])
@@ -68,7 +68,7 @@ def _table(report: Report) -> list[str]:
 
 
 def _finding_lines(report: Report, finding: Finding, paint: bool) -> list[str]:
-    title = shorten(parts.title(finding, report.step), WIDTH)
+    title = shorten(parts.title(report, finding), WIDTH)
     lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title]
     lines += wrap(sentence(clean(finding.message)) + clean(parts.leads_to(finding)), "  ")
     if finding.severity == "note":

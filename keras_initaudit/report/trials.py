@@ -47,12 +47,8 @@ def beside(report: Report, finding: Finding) -> Trial | None:
 
 
 def _decided(report: Report, trial: Trial) -> list[Finding]:
-    """What was found at the audit of a trial. A finding of the first audit, whenever that was, names no step."""
-    named = [finding.evidence.get("step") for finding in (*report.findings, *report.ignored)]
-    wanted = trial.step if trial.step in named else None
-    if wanted is None and any(other.step < trial.step for other in report.trials):
-        return []
-    return [finding for finding in parts.listed(report) if finding.evidence.get("step") == wanted]
+    """What was found at the audit of a trial."""
+    return [finding for finding in parts.listed(report) if parts.found_at(report, finding) == trial.step]
 
 
 def by_limits(report: Report) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 from numpy_network import edited, glorot, he, snapshot, weights
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.records import VERDICTS, Curve, LayerInfo, Snapshot, Statistics, Trial
+from keras_initaudit.records import VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial
 from keras_initaudit.remedies import clock
 from keras_initaudit.report import BAND, VERSION, Report, colours
 from keras_initaudit.report.svg import profile_svg
@@ -318,3 +318,26 @@ def test_the_proof_of_a_remedy_is_shown() -> None:
     shown = Report(one.snapshot, (proven,))
     for text in (str(shown), shown.to_markdown().replace("\\", ""), shown._repr_html_()):
         assert "Measured: The gradient at dense_0 goes from 3e-7 to 0.4." in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("step", "first_step", "evidence", "said"),
+    [
+        (0, 0, {}, "bad: seen"),
+        (1000, 1000, {}, "bad: seen"),  # trained before its first audit
+        (1000, None, {}, "bad: seen"),
+        (1020, 1000, {}, "bad at step 1000: seen"),
+        (1020, 1000, {"step": 1010}, "bad at step 1010: seen"),
+        (1010, 1000, {"step": 1010}, "bad: seen"),
+        (20, 0, {}, "bad at step 0: seen"),
+    ],
+)
+def test_a_finding_says_its_step_where_the_report_is_of_a_later_one(
+    step: int, first_step: int | None, evidence: dict[str, Any], said: str
+) -> None:
+    shot = dataclasses.replace(network(3, he), step=step)
+    one = Report(shot, (Finding("seen", "bad", "dense_0", "What was seen.", evidence),), first_step=first_step)
+    assert f"{said} at dense_0" in str(one)
+    assert f"{said} at " in one.to_markdown()
+    for again in (one, Report.from_json(one.to_json())):
+        assert str(again) == str(one)

@@ -149,7 +149,8 @@ def test_a_trial_of_an_audit_that_found_nothing_is_not_told() -> None:
 
 
 def test_what_the_limits_judged_earlier_is_said_to_be_of_that_step() -> None:
-    report = Report(dataclasses.replace(SHOT, step=20), (found("seen"),), trials=(Trial(reason="the model is new"),))
+    trial = Trial(reason="the model is new")
+    report = Report(dataclasses.replace(SHOT, step=20), (found("seen"),), trials=(trial,), first_step=0)
     for text in forms(report).values():
         assert "Judged by the limits at step 0, not tried: the model is new." in text
 
