@@ -27,14 +27,9 @@ def wrap(text: str, indent: str) -> list[str]:
     ) or [indent]
 
 
-def shorten(text: str, width: int, *, middle: bool = False) -> str:
-    """`text` within `width` columns: its end is cut off, or its middle."""
-    if len(text) <= width:
-        return text
-    if not middle or width < 8:
-        return text[: width - 3] + "..."
-    end = (width - 3) * 2 // 3
-    return text[: width - 3 - end] + "..." + text[-end:]
+def shorten(text: str, width: int) -> str:
+    """`text` within `width` columns: its end is cut off."""
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def escape_md(text: str) -> str:

@@ -31,9 +31,9 @@ def markdown(report: Report) -> str:
         if finding.remedy:
             quotes = fence(finding.remedy)
             lines += ["", f"{escape_md(parts.remedy_title(finding))}", "", f"{quotes}python", finding.remedy, quotes]
-        proof, trial = parts.proof(report, finding), trials.beside(report, finding)
-        if proof:
-            lines += ["", f"Measured: {escape_md(sentence(proof))}"]
+        trial = trials.beside(report, finding)
+        for said in (*trials.measured(report, finding), *trials.harmless(report, finding)):
+            lines += ["", escape_md(said)]
         if trial is not None:
             curves = trials.lines(trial, trials.other_start(report, trial))
             drawn = [f"- {one.name}: {one.first} `{one.levels}` {one.last}" for one in curves]
@@ -46,10 +46,10 @@ def markdown(report: Report) -> str:
     for finding in report.ignored:
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
         lines.append(f"- ignored {finding.severity}{parts.since(report, finding)}: {finding.rule}{where}")
-    chosen, rules = parts.chosen(report, _TABLE_ROWS), parts.rules_by_path(report)
-    if chosen:
-        lines += ["", f"| {' | '.join(parts.HEADERS)} |", "|---|" + "---:|" * (len(parts.HEADERS) - 2) + "---|"]
-        for info, row in chosen:
-            cells = [code_md(info.path), *parts.cells(row), ", ".join(rules.get(info.path, ()))]
-            lines.append(f"| {' | '.join(cells)} |")
+    table = parts.table(report, _TABLE_ROWS)
+    if table.names:
+        lines += ["", f"| {' | '.join(table.headers)} |", "|---|" + "---:|" * (len(table.headers) - 2) + "---|"]
+        for name, numbers, rules in zip(table.names, table.numbers, table.rules, strict=True):
+            lines.append(f"| {' | '.join([code_md(name), *numbers, ', '.join(rules)])} |")
+        lines += ["", f"*{escape_md(table.legend)}*"]
     return "\n".join(lines) + "\n"

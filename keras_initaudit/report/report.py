@@ -144,7 +144,8 @@ class Report:
         if not faults:
             notes = f", {count(len(self.findings), 'note')}" if self.findings else ""
             but = f", {len(self.ignored)} ignored" if self.ignored else ""
-            return f"healthy {when}: nothing found in {count(len(layer_rows(snapshot)), 'layer')}{notes}{but}"
+            harmful = " harmful" if notes else ""
+            return f"healthy {when}: nothing{harmful} found in {count(len(layer_rows(snapshot)), 'layer')}{notes}{but}"
         first = faults[0]
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         subject = f"bad {_at_fault(self, first)}" if self.verdict == "bad" else "warning"
@@ -218,13 +219,21 @@ class Report:
         return html(self)
 
 
+_FAULTY = {
+    "input-scale": "data",
+    "target-scale": "targets",
+    "update-ratio": "step size",
+    "output-activation": "output layer",
+    "no-gradient": "setup",
+}
+"""Rule -> what it finds at fault, where that is not how the weights were drawn."""
+
+
 def _at_fault(report: Report, finding: Finding) -> str:
     """What is at fault in a bad finding: not every bad start is one of the weights."""
-    if finding.rule == "input-scale" or finding.evidence.get("origin") == "data":
+    if finding.evidence.get("origin") == "data":
         return "data"
-    if finding.rule == "update-ratio":
-        return "step size"
-    return "start" if found_at(report, finding) else "initialization"
+    return _FAULTY.get(finding.rule) or ("start" if found_at(report, finding) else "initialization")
 
 
 __all__: Sequence[str] = ["SCHEMA", "VERSION", "BadInitializationError", "Report"]

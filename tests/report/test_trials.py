@@ -56,8 +56,8 @@ def drawings(report: Report) -> tuple[int, int, int]:
     ("severities", "headline"),
     [
         ((), "healthy before the first update: nothing found in 3 layers"),
-        (("note",), "healthy before the first update: nothing found in 3 layers, 1 note"),
-        (("note", "note"), "healthy before the first update: nothing found in 3 layers, 2 notes"),
+        (("note",), "healthy before the first update: nothing harmful found in 3 layers, 1 note"),
+        (("note", "note"), "healthy before the first update: nothing harmful found in 3 layers, 2 notes"),
         (("bad", "note", "note"), "bad initialization before the first update: rule-0 at dense_0"),
         (("note", "warning"), "warning before the first update: rule-1 at dense_0"),
         (("bad", "warning", "note"), "bad initialization before the first update: rule-0 at dense_0 and 1 more"),
@@ -70,7 +70,7 @@ def test_the_headline_counts_notes_apart_from_faults(severities: Any, headline: 
 
 def test_the_headline_counts_what_is_ignored_too() -> None:
     report = Report(SHOT, (found("a", "note"),), (found("b"),))
-    assert report.headline.endswith("nothing found in 3 layers, 1 note, 1 ignored")
+    assert report.headline.endswith("nothing harmful found in 3 layers, 1 note, 1 ignored")
 
 
 def test_notes_come_last_in_every_form() -> None:
@@ -121,7 +121,12 @@ def test_a_start_that_proves_nothing_is_another_start() -> None:
         report = Report(SHOT, (found("seen", proof=proof),), trials=(BAD,))
         assert f"  loss {name}  2 " in str(report)
         assert f"- loss {name}: 2 `" in report.to_markdown()
-        assert f">{name} (solid)<" in report._repr_html_()
+        assert f">{name.removeprefix('of ')} (solid)<" in report._repr_html_()
+        for text in forms(report).values():
+            told = (
+                "With another start of the model, 8 updates on this batch bring the loss half of the way to the targets"
+            )
+            assert (f"Measured: {told}; as it is, 24 do not." in text) == (proof is None)
 
 
 @pytest.mark.parametrize(
