@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from ..records import Finding
+from ..records import Finding, Severity, Verdict
 from . import parts, trials
 from .colours import colour, themes
 from .formatting import sentence
@@ -38,7 +38,7 @@ _STYLE = (
 
 def html(report: Report) -> str:
     """See `Report._repr_html_`."""
-    headline = f"{parts.MARK[report.verdict]} Init Audit: {escape(clean(report.headline))}"
+    headline = f"{_mark(report.verdict)} Init Audit: {escape(clean(report.headline))}"
     made = [
         f'<div class="initaudit" style="border-color:{colour(report.verdict)}"><style>{_STYLE}</style>',
         f'<h3 class="ia-{report.verdict}">{headline}</h3>',
@@ -69,7 +69,7 @@ def _in_report(report: Report, finding: Finding) -> str:
 
 def _finding(finding: Finding, since: str, said: list[str], curves: str) -> str:
     where = f" at <code>{escape(clean(finding.layer))}</code>" if finding.layer else ""
-    title = f"{parts.MARK[finding.severity]} {finding.severity}{since}: {escape(finding.rule)}{where}"
+    title = f"{_mark(finding.severity)} {finding.severity}{since}: {escape(finding.rule)}{where}"
     made = [f'<h4 class="ia-{finding.severity}">{title}</h4>']
     made.append(_paragraph(sentence(clean(finding.message)) + clean(parts.leads_to(finding))))
     if finding.remedy:
@@ -79,6 +79,11 @@ def _finding(finding: Finding, since: str, said: list[str], curves: str) -> str:
     if finding.reference:
         made.append(f'<p class="ia-more">{escape(clean(finding.reference))}</p>')
     return f"<section>{''.join(made)}</section>"
+
+
+def _mark(verdict: Verdict | Severity) -> str:
+    """The sign of a verdict, which the word after it says too."""
+    return f'<span aria-hidden="true">{parts.MARK[verdict]}</span>'
 
 
 def _paragraph(text: str) -> str:

@@ -68,10 +68,27 @@ class Table(NamedTuple):
     """Of each layer."""
     rules: list[list[str]]
     """The rules whose findings mark each layer."""
-    legend: str
+    meanings: list[str]
     """What the numbers are."""
     hidden: int
     """Layers that are not listed."""
+
+    @property
+    def legend(self) -> str:
+        """What the numbers are, in one line."""
+        pairs = zip(self.headers[1:-1], self.meanings, strict=True)
+        return "; ".join(f"{header}: {meaning}" for header, meaning in pairs)
+
+    def without(self, header: str) -> Table:
+        """The table without a column of numbers, if it has it."""
+        if header not in self.headers[1:-1]:
+            return self
+        at = self.headers.index(header)
+        return self._replace(
+            headers=[*self.headers[:at], *self.headers[at + 1 :]],
+            numbers=[[*line[: at - 1], *line[at:]] for line in self.numbers],
+            meanings=[*self.meanings[: at - 1], *self.meanings[at:]],
+        )
 
 
 def table(report: Report, room: int) -> Table:
@@ -88,7 +105,7 @@ def table(report: Report, room: int) -> Table:
         [clean(info.path) for info, _ in rows],
         [[cells[i] for *_, cells in columns] for i in range(len(rows))],
         [rules.get(info.path, []) for info, _ in rows],
-        "; ".join(f"{header}: {meaning}" for header, meaning, _ in columns),
+        [meaning for _, meaning, _ in columns],
         sum(info.path not in shown for info, _ in layer_rows(report.snapshot)),
     )
 

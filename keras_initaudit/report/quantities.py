@@ -55,7 +55,7 @@ class Quantity:
 
 _HEADS: tuple[Role, ...] = ("attention",)
 _DATA_ROLES: tuple[Role, ...] = ("layer", "input", "target")
-_SATURATED = Quantity("activation_saturated", "saturated", "saturated fraction", "fraction", (0.0, 0.35))
+_SATURATED = Quantity("activation_saturated", "saturated", "fraction of saturated outputs", "fraction", (0.0, 0.35))
 _DEAD = Quantity("activation_dead", "dead", "fraction of dead units", "fraction", (0.0, 0.7))
 _ENTROPY = Quantity("attention_entropy", "entropy", "attention entropy over log(keys)", "fraction", (0.35, 1.0), _HEADS)
 _LOGIT = Quantity("attention_logit_max", "logit", "largest attention logit", "scale", None, _HEADS)

@@ -13,6 +13,7 @@ from ..numerals import count
 from ..records import Finding, Trial
 from . import parts, trials
 from .formatting import WIDTH, sentence, shorten, wrap
+from .quantities import quantities
 from .svg import clean
 
 if TYPE_CHECKING:
@@ -56,22 +57,35 @@ def _table(report: Report) -> list[str]:
     table = parts.table(report, _TABLE_ROWS)
     if not table.names:
         return []
-    columns = [
-        [header, *cells] for header, *cells in zip(table.headers[1:-1], *table.numbers, strict=True)
-    ]  # of numbers
-    widths = [max(map(len, column)) for column in columns]
-    left = WIDTH - sum(widths) - 2 * (len(widths) + 1)
-    found = [rules[0] if rules else "" for rules in table.rules]
-    names = shortened(table.names, max(_NAME, left - max(map(len, [table.headers[-1], *found]))))
-    width = max(map(len, [table.headers[0], *names]))
-    found = shortened(found, max(LEAST, left - width))
+    found = [table.headers[-1], *(rules[0] if rules else "" for rules in table.rules)]
+    if _room(table) - max(map(len, found)) < max(map(len, table.names)) and not _shows(report, "spread"):
+        table = table.without("spread")  # a name says more
+    names = [table.headers[0], *shortened(table.names, max(_NAME, _room(table) - max(map(len, found))))]
+    width = max(map(len, names))
+    found = shortened(found, max(LEAST, _room(table) - width))
     lines = []
-    for i, (name, rule) in enumerate(zip([table.headers[0], *names], [table.headers[-1], *found], strict=True)):
-        numbers = [column[i].rjust(wide) for column, wide in zip(columns, widths, strict=True)]
-        lines.append("  ".join([name.ljust(width), *numbers, rule]).rstrip())
+    for name, numbers, rule in zip(names, [table.headers[1:-1], *table.numbers], found, strict=True):
+        cells = [cell.rjust(wide) for cell, wide in zip(numbers, _widths(table), strict=True)]
+        lines.append("  ".join([name.ljust(width), *cells, rule]).rstrip())
     now = f"after {count(report.step, 'update')}; " if report.step else ""
     more = f"; {count(table.hidden, 'more layer')} not shown" if table.hidden else ""
     return [*lines, *wrap(f"({now}{table.legend}{more})", "")]
+
+
+def _widths(table: parts.Table) -> list[int]:
+    """Of the columns of numbers."""
+    return [max(map(len, column)) for column in zip(table.headers[1:-1], *table.numbers, strict=True)]
+
+
+def _room(table: parts.Table) -> int:
+    """What the columns of numbers leave for the name and the finding."""
+    widths = _widths(table)
+    return WIDTH - sum(widths) - 2 * (len(widths) + 1)
+
+
+def _shows(report: Report, header: str) -> bool:
+    """Whether a column shows the worst finding."""
+    return any(quantity.header == header for quantity in quantities(parts.worst(report)))
 
 
 def _titles(report: Report, findings: Sequence[Finding], first: str) -> list[str]:

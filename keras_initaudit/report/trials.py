@@ -78,10 +78,12 @@ def measured(report: Report, finding: Finding) -> list[str]:
 def harmless(report: Report, finding: Finding) -> list[str]:
     """A sentence on why a finding is a note, below the first one."""
     first = next((note for note in parts.listed(report) if note.severity == "note"), None)
-    steps = [trial.step for trial in report.trials if trial.outcome in ("bad", "warning", "note")]
-    if finding is not first or parts.found_at(report, finding) not in steps:
+    trial = next((one for one in report.trials if one.step == parts.found_at(report, finding)), None)
+    if finding is not first or trial is None:
         return []
-    return ["Tried: the model learns this batch without a remedy, too, and about as fast."]
+    if trial.outcome == "note":
+        return ["Tried: the model learns this batch without a remedy, too, and about as fast."]
+    return ["Tried: the start above learns without this remedy, too."] if finding.key in trial.left_out else []
 
 
 def _of_another_start(trial: Trial) -> list[str]:

@@ -185,3 +185,18 @@ def test_long_paths_stay_apart_in_the_text_and_are_whole_in_the_title() -> None:
     assert len(set(names)) == 4
     assert [re.findall(r"\d+", name) for name in names] == [["0"], ["1"], ["2"], ["3"]]
     assert sum(line.startswith("also bad: ") and line.endswith("query_projection") for line in lines) == 2
+
+
+def test_the_spread_goes_where_names_need_the_room_and_nothing_is_about_it() -> None:
+    def headers(rule: str, prefix: str) -> list[str]:
+        names = {path: f"{prefix}{path}" for path in LAYERS}
+        shot = dataclasses.replace(
+            PLAIN,
+            layers=tuple(dataclasses.replace(info, path=names.get(info.path, info.path)) for info in PLAIN.layers),
+        )
+        text = str(Report(shot, (found(rule, names["dense_1"]),)))
+        return next(line for line in text.splitlines() if line.startswith("layer ")).split()
+
+    assert "spread" in headers("vanishing-signal", "")
+    assert "spread" not in headers("vanishing-signal", "a_block_of_a_long_name/")
+    assert "spread" in headers("collapsed-samples", "a_block_of_a_long_name/")

@@ -332,3 +332,21 @@ def test_no_trial_breaks_a_report() -> None:
             assert "nan" not in picture
         assert str(Report.from_json(report.to_json())) == str(report)
     assert drawn > 20
+
+
+def test_the_first_note_says_why_it_is_one() -> None:
+    learns = "Tried: the model learns this batch without a remedy, too, and about as fast."
+    without = "Tried: the start above learns without this remedy, too."
+    note, other = found("noted", "note"), found("noted-too", "note")
+    slow = Trial("note", curve(*[2.0 - i / 12 for i in range(12)], needed=12), FALLING, 1000)
+    left_out = dataclasses.replace(BAD, left_out=(note.key,))
+    for findings, trial, said in (
+        ((note, other), slow, learns),
+        ((found("seen"), note), left_out, without),
+        ((found("seen"), other), left_out, None),
+        ((note,), Trial(reason="it is switched off"), None),
+        ((found("seen"),), slow, None),
+    ):
+        for form, text in forms(Report(SHOT, findings, trials=(trial,))).items():
+            assert [line for line in (learns, without) if line in text] == ([said] if said else []), form
+            assert text.count("Tried:") == bool(said)
