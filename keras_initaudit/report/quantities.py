@@ -33,6 +33,14 @@ class Quantity:
     of: tuple[Role, ...] = ("layer", "weight", "gates", "attention")
     """Roles of the rows that it is shown of; those that a finding marks always are."""
 
+    @property
+    def base(self) -> float:
+        """Where a bar begins: at what is healthy, so that a long bar is a bad one."""
+        low, high = self.usual or (0.0, 0.0)
+        if self.kind == "fraction":
+            return 1.0 if high == 1.0 else 0.0
+        return 0.0 if low <= 0.0 <= high else (low + high) / 2.0
+
     def value(self, row: Statistics) -> float:
         """The statistic as it was measured; NaN where the row has none."""
         measured: float = getattr(row, self.column)

@@ -123,7 +123,8 @@ def _panel(
         low, high = 0.0, 1.0
         ticks = [(0.0, "0 %"), (1.0, "100 %")]
     else:
-        low, high = min([*(usual or ()), *finite, 0.0]), max([*(usual or ()), *finite, 0.0])
+        ends = [*(usual or ()), *finite, quantity.base]
+        low, high = min(ends), max(ends)
         low, high = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
         ticks = [(end, f"1e{end:.0f}" if quantity.kind == "scale" else f"{end:.0f}") for end in (low, high)]
 
@@ -134,7 +135,7 @@ def _panel(
     made += [_tick(width, y(at), text) for at, text in ticks]
     marked = set(marked_paths(finding)) if finding else set()
     wide = min(14.0, max(1.0, 0.7 * step))
-    base = y(0.0) if low <= 0.0 <= high else bottom
+    base = y(quantity.base)
     for row in _thinned(rows, levels, usual):
         level, own = levels[row.index], row.path in marked
         fill = colour(finding.severity) if own and finding else colour("muted")

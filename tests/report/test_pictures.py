@@ -123,6 +123,10 @@ def test_attention_shows_entropy_and_largest_logit_of_attention_alone() -> None:
         "largest attention logit",
     ]
     assert list(bars(picture)) == ["mha/attention"]
+    rects = re.findall(r'<rect [^>]*height="([\d.]+)"[^>]*?(?:/>|><title>([^<]*)<)', picture)
+    _, (usual, _), (entropy, said), _ = rects  # the band of the profile, that of the entropy, and the two bars
+    assert said == "mha/attention: 2 %"
+    assert float(entropy) / float(usual) == pytest.approx((1.0 - 0.02) / (1.0 - 0.35), rel=0.01)  # from 100 % down
     assert "attention entropy over log(keys): 2 % at mha/attention" in picture  # in words, too
     report = Report(shot, (finding,))
     table = parts.table(report, 12)
