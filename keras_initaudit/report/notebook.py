@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,5 +20,5 @@ def show(report: Report) -> bool:
     if getattr(shell, "kernel", None) is None:
         return False
     bundle = {"text/plain": str(report), "text/html": report._repr_html_()}
-    sys.modules["IPython.display"].display(bundle, raw=True)
+    importlib.import_module("IPython.display").display(bundle, raw=True)
     return True

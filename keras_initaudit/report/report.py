@@ -215,7 +215,7 @@ class Report:
         return markdown(self)
 
     def _repr_html_(self) -> str:
-        """The report for a notebook: headline, findings, depth profile, table; self-contained, no script."""
+        """The report for a notebook: headline, findings, pictures, table; self-contained, no script, light or dark."""
         return html(self)
 
 
