@@ -14,10 +14,11 @@ from .svg import clean
 WIDTH = 80
 
 
-def sentence(text: str) -> str:
-    """`text` with a capital at its beginning and a full stop at its end."""
+def sentence(text: str, name: str = "") -> str:
+    """`text` with a capital at its beginning, but where the name begins it, and a full stop at its end."""
     text = text.strip()
-    return text if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    first = text[:1] if name and text.startswith(name) else text[:1].upper()
+    return first + text[1:] + ("." if text and not text.endswith(".") else "")
 
 
 def wrap(text: str, indent: str) -> list[str]:

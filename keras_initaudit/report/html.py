@@ -71,7 +71,7 @@ def _finding(finding: Finding, since: str, said: list[str], curves: str) -> str:
     where = f" at <code>{escape(clean(finding.layer))}</code>" if finding.layer else ""
     title = f"{_mark(finding.severity)} {finding.severity}{since}: {escape(finding.rule)}{where}"
     made = [f'<h4 class="ia-{finding.severity}">{title}</h4>']
-    made.append(_paragraph(sentence(clean(finding.message)) + clean(parts.leads_to(finding))))
+    made.append(_paragraph(parts.message(finding)))
     if finding.remedy:
         made.append(_paragraph(parts.remedy_title(finding)))
         made.append(f"<pre>{escape(finding.remedy)}</pre>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import parts, trials
-from .formatting import code_md, escape_md, fence, sentence
+from .formatting import code_md, escape_md, fence
 
 if TYPE_CHECKING:
     from .report import Report
@@ -27,7 +27,7 @@ def markdown(report: Report) -> str:
         since = parts.since(report, finding)
         title = f"{parts.MARK[finding.severity]} {finding.severity}{since}: {finding.rule}{where}"
         lines += ["", f"### {title}", ""]
-        lines.append(f"{escape_md(sentence(finding.message))}{escape_md(parts.leads_to(finding))}")
+        lines.append(escape_md(parts.message(finding)))
         if finding.remedy:
             quotes = fence(finding.remedy)
             lines += ["", f"{escape_md(parts.remedy_title(finding))}", "", f"{quotes}python", finding.remedy, quotes]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..numerals import count, num
 from ..records import Finding, LayerInfo, Snapshot, Statistics, marked_paths
+from .formatting import sentence
 from .quantities import Quantity, has, quantities
 from .svg import clean, layer_rows
 
@@ -191,6 +192,11 @@ def title(report: Report, finding: Finding) -> str:
     """The title of a finding, in plain text."""
     where = f" at {clean(finding.layer)}" if finding.layer else ""
     return f"{finding.severity}{since(report, finding)}: {finding.rule}{where}"
+
+
+def message(finding: Finding) -> str:
+    """The sentence of a finding, and what follows from it. The name of a layer keeps its case."""
+    return sentence(clean(finding.message), clean(finding.layer)) + clean(leads_to(finding))
 
 
 def leads_to(finding: Finding) -> str:

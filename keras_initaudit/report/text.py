@@ -12,7 +12,7 @@ from ..names import LEAST, shortened
 from ..numerals import count
 from ..records import Finding, Trial
 from . import parts, trials
-from .formatting import WIDTH, sentence, shorten, wrap
+from .formatting import WIDTH, shorten, wrap
 from .quantities import quantities
 from .svg import clean
 
@@ -99,7 +99,7 @@ def _titles(report: Report, findings: Sequence[Finding], first: str) -> list[str
 def _finding_lines(report: Report, finding: Finding, paint: bool) -> list[str]:
     titles = wrap(parts.title(report, finding), "")  # a long path is whole here
     lines = [f"{_COLOUR[finding.severity]}{title}{_RESET}" if paint else title for title in titles]
-    lines += wrap(sentence(clean(finding.message)) + clean(parts.leads_to(finding)), "  ")
+    lines += wrap(parts.message(finding), "  ")
     note = finding.severity == "note"
     if finding.remedy and not note:
         lines += wrap(clean(parts.remedy_title(finding)), "  ")

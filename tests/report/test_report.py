@@ -363,3 +363,14 @@ def test_a_finding_says_its_step_where_the_report_is_of_a_later_one(
     assert f"{said} at " in one.to_markdown()
     for again in (one, Report.from_json(one.to_json())):
         assert str(again) == str(one)
+
+
+def test_a_sentence_begins_with_a_capital_but_the_name_of_a_layer_keeps_its_case() -> None:
+    for layer, said in (
+        ("head", "head makes the outputs."),
+        ("other", "Head makes the outputs."),
+        (None, "Head makes"),
+    ):
+        one = Report(network(3, he), (Finding("seen", "bad", layer, "head makes the outputs"),))
+        for text in (str(one), one.to_markdown(), one._repr_html_()):
+            assert said in text
