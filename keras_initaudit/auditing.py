@@ -147,7 +147,7 @@ def judge(
             findings, ignored = split(diagnose(snapshots, thresholds, trials), ignore)
     tried_as = [remedies.get(f.key, f) for f in findings]
     counted = tuple(f.with_remedy(r.action, r.proof) for f, r in zip(findings, tried_as, strict=True))
-    return Report(snapshots[-1], counted, ignored, tuple(trials))
+    return Report(snapshots[-1], counted, ignored, tuple(trials), first)
 
 
 def identity(finding: Finding) -> tuple[str, str | None, str]:

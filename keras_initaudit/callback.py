@@ -29,6 +29,7 @@ from .observe.probe import Probe, updates_made
 from .records import Finding, Snapshot
 from .report import BadInitializationError as BadInitializationError
 from .report import Report
+from .report.notebook import show
 from .schedules import checked_schedule, default_schedule, is_due
 from .tensorboard.summary import Writer
 
@@ -58,7 +59,8 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             `"stop"` ends the training then; `"silent"` records only; a function is called with each report that has
             news, and what it raises ends the training too.
         thresholds: Limits of the rules; None for the defaults.
-        verbose: 0 prints nothing, 1 the first verdict and later news, 2 every report.
+        verbose: 0 prints nothing, 1 the first verdict and later news, 2 every report: in a notebook as HTML, with
+            pictures, elsewhere as text.
         ignore: Findings that are meant: rules, as `"duplicate-kernels"`, or rules at layers, as `"no-gradient:ema/*"`.
             They cost no verdict and are no news; the report lists them.
         trial: Where something is found, the start is tried before the first update: some updates are made on the first
@@ -324,7 +326,8 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             if news and self.on_finding == "warn":
                 warnings.warn(f"InitAudit: {report.verdict}: {news[0].message}", stacklevel=2)
         elif first or news or self.verbose == 2:
-            print(report.text() if first else f"\n{report.text()}", flush=True)
+            if not show(report):
+                print(report.text() if first else f"\n{report.text()}", flush=True)
             if first and self._folder is not None and not self._unwritable:
                 print(f"\nSee it: tensorboard --logdir {self._folder}\n", flush=True)
 

@@ -291,7 +291,9 @@ def _logged(given: argparse.Namespace) -> list[tuple[str, Report]]:
             for f in diagnose(run.snapshots, thresholds, run.trials)
             for logged in [tried.get((f.rule, f.layer))]
         )
-        reports.append((run.name, Report(run.snapshots[-1], *split(findings, ignore), run.trials)))
+        reports.append(
+            (run.name, Report(run.snapshots[-1], *split(findings, ignore), run.trials, run.snapshots[0].step))
+        )
     return reports
 
 

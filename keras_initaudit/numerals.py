@@ -23,11 +23,12 @@ def num(value: float, digits: int = 2) -> str:
         return "not finite"
     if value == 0.0:
         return "0"
-    mantissa, power = f"{value * _UP:.1e}".split("e")
+    raised = value * _UP if abs(value) < 1e308 else value  # the largest floats have no room above them
+    mantissa, power = f"{raised:.1e}".split("e")
     if int(power) < -2 or abs(value) >= 1e4:
         return f"{mantissa.removesuffix('.0')}e{int(power)}"
-    exponent = int(f"{value * _UP:.{digits - 1}e}".split("e")[1])
-    text = f"{value * _UP:.{max(0, digits - 1 - exponent)}f}"
+    exponent = int(f"{raised:.{digits - 1}e}".split("e")[1])
+    text = f"{raised:.{max(0, digits - 1 - exponent)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

@@ -15,6 +15,7 @@ ROOMS = {
     "records": ((), ()),
     "flow": (("records",), ()),
     "numerals": ((), ()),
+    "names": ((), ()),
     "schedules": ((), ()),
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
@@ -25,7 +26,7 @@ ROOMS = {
         ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
-    "report": (("records", "flow", "numerals"), ()),
+    "report": (("records", "flow", "numerals", "names"), ()),
     "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (

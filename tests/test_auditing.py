@@ -51,6 +51,9 @@ def test_nothing_is_changed_by_an_audit_and_the_trial_of_its_remedies():
     before = everything(model)
     report = audit(model, X, LABELS)
     assert report.findings[0].proof, "the remedy was tried on this very model"
+    assert report.step == 2
+    assert "step 0" not in str(report)
+    assert "bad start after 2 updates" in report.headline
     assert_unchanged(before, everything(model))
 
 

@@ -32,6 +32,9 @@ from keras_initaudit.numerals import count, num, percent
         (3.64e-7, "3.6e-7", "3.6e-7"),
         (-2e12, "-2e12", "-2e12"),
         (5e-324, "4.9e-324", "4.9e-324"),
+        (9.99e307, "1e308", "1e308"),
+        (1.7976931348623157e308, "1.8e308", "1.8e308"),  # the largest float64
+        (-1.7976931348623157e308, "-1.8e308", "-1.8e308"),
         (math.nan, "not finite", "not finite"),
         (-math.inf, "not finite", "not finite"),
     ],

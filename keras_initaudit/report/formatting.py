@@ -14,10 +14,11 @@ from .svg import clean
 WIDTH = 80
 
 
-def sentence(text: str) -> str:
-    """`text` with a capital at its beginning and a full stop at its end."""
+def sentence(text: str, name: str = "") -> str:
+    """`text` with a capital at its beginning, but where the name begins it, and a full stop at its end."""
     text = text.strip()
-    return text if not text else text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    first = text[:1] if name and text.startswith(name) else text[:1].upper()
+    return first + text[1:] + ("." if text and not text.endswith(".") else "")
 
 
 def wrap(text: str, indent: str) -> list[str]:
@@ -27,14 +28,9 @@ def wrap(text: str, indent: str) -> list[str]:
     ) or [indent]
 
 
-def shorten(text: str, width: int, *, middle: bool = False) -> str:
-    """`text` within `width` columns: its end is cut off, or its middle."""
-    if len(text) <= width:
-        return text
-    if not middle or width < 8:
-        return text[: width - 3] + "..."
-    end = (width - 3) * 2 // 3
-    return text[: width - 3 - end] + "..." + text[-end:]
+def shorten(text: str, width: int) -> str:
+    """`text` within `width` columns: its end is cut off."""
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def escape_md(text: str) -> str:

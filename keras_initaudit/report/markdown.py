@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import parts, trials
-from .formatting import code_md, escape_md, fence, sentence
+from .formatting import code_md, escape_md, fence
 
 if TYPE_CHECKING:
     from .report import Report
@@ -24,16 +24,16 @@ def markdown(report: Report) -> str:
         lines += ["", escape_md(said)]
     for finding in parts.listed(report):
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
-        since = parts.since(finding, report.step)
+        since = parts.since(report, finding)
         title = f"{parts.MARK[finding.severity]} {finding.severity}{since}: {finding.rule}{where}"
         lines += ["", f"### {title}", ""]
-        lines.append(f"{escape_md(sentence(finding.message))}{escape_md(parts.leads_to(finding))}")
+        lines.append(escape_md(parts.message(finding)))
         if finding.remedy:
             quotes = fence(finding.remedy)
             lines += ["", f"{escape_md(parts.remedy_title(finding))}", "", f"{quotes}python", finding.remedy, quotes]
-        proof, trial = parts.proof(report, finding), trials.beside(report, finding)
-        if proof:
-            lines += ["", f"Measured: {escape_md(sentence(proof))}"]
+        trial = trials.beside(report, finding)
+        for said in (*trials.measured(report, finding), *trials.harmless(report, finding)):
+            lines += ["", escape_md(said)]
         if trial is not None:
             curves = trials.lines(trial, trials.other_start(report, trial))
             drawn = [f"- {one.name}: {one.first} `{one.levels}` {one.last}" for one in curves]
@@ -45,11 +45,11 @@ def markdown(report: Report) -> str:
         lines.append("")
     for finding in report.ignored:
         where = f" at {code_md(finding.layer)}" if finding.layer else ""
-        lines.append(f"- ignored {finding.severity}{parts.since(finding, report.step)}: {finding.rule}{where}")
-    chosen, rules = parts.chosen(report, _TABLE_ROWS), parts.rules_by_path(report)
-    if chosen:
-        lines += ["", f"| {' | '.join(parts.HEADERS)} |", "|---|" + "---:|" * (len(parts.HEADERS) - 2) + "---|"]
-        for info, row in chosen:
-            cells = [code_md(info.path), *parts.cells(row), ", ".join(rules.get(info.path, ()))]
-            lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"- ignored {finding.severity}{parts.since(report, finding)}: {finding.rule}{where}")
+    table = parts.table(report, _TABLE_ROWS)
+    if table.names:
+        lines += ["", f"| {' | '.join(table.headers)} |", "|---|" + "---:|" * (len(table.headers) - 2) + "---|"]
+        for name, numbers, rules in zip(table.names, table.numbers, table.rules, strict=True):
+            lines.append(f"| {' | '.join([code_md(name), *numbers, ', '.join(rules)])} |")
+        lines += ["", f"*{escape_md(table.legend)}*"]
     return "\n".join(lines) + "\n"

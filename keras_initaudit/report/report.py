@@ -28,7 +28,7 @@ from ..records import (
 )
 from .html import html
 from .markdown import markdown
-from .parts import listed, rules_by_path
+from .parts import found_at, listed, rules_by_path
 from .svg import clean, layer_rows
 from .text import text
 
@@ -64,6 +64,7 @@ class Report:
         findings: The findings so far, worst first.
         ignored: The findings that the `ignore=` of the audit names: they do not count for the verdict.
         trials: What was tried, in the order of their steps: their outcomes are in the severities of the findings.
+        first_step: The step of the first audit, whose findings name no step; None where that is the snapshot's.
 
     Example:
         >>> from keras_initaudit.records import LayerInfo, Snapshot, Statistics
@@ -78,6 +79,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     ignored: tuple[Finding, ...] = ()
     trials: tuple[Trial, ...] = ()
+    first_step: int | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -142,10 +144,11 @@ class Report:
         if not faults:
             notes = f", {count(len(self.findings), 'note')}" if self.findings else ""
             but = f", {len(self.ignored)} ignored" if self.ignored else ""
-            return f"healthy {when}: nothing found in {count(len(layer_rows(snapshot)), 'layer')}{notes}{but}"
+            harmful = " harmful" if notes else ""
+            return f"healthy {when}: nothing{harmful} found in {count(len(layer_rows(snapshot)), 'layer')}{notes}{but}"
         first = faults[0]
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        subject = f"bad {_at_fault(first)}" if self.verdict == "bad" else "warning"
+        subject = f"bad {_at_fault(self, first)}" if self.verdict == "bad" else "warning"
         return f"{subject} {when}: {first.rule}{f' at {clean(first.layer)}' if first.layer else ''}{more}"
 
     def __repr__(self) -> str:
@@ -175,6 +178,7 @@ class Report:
                 "findings": self.findings,
                 "ignored": self.ignored,
                 "trials": self.trials,
+                "first_step": self.first_step,
                 "snapshot": to_jsonable(self.snapshot),
             }
         )
@@ -202,7 +206,7 @@ class Report:
                 tuple(finding_from_json(f) for f in data.get(name, ())) for name in ("findings", "ignored")
             )
             trials = tuple(map(trial_from_json, data.get("trials", ())))
-            return cls(snapshot_from_json(data["snapshot"]), findings, ignored, trials)
+            return cls(snapshot_from_json(data["snapshot"]), findings, ignored, trials, data.get("first_step"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"Report.from_json: the report is damaged: {type(error).__name__}: {error}") from error
 
@@ -211,17 +215,25 @@ class Report:
         return markdown(self)
 
     def _repr_html_(self) -> str:
-        """The report for a notebook: headline, findings, depth profile, table; self-contained, no script."""
+        """The report for a notebook: headline, findings, pictures, table; self-contained, no script, light or dark."""
         return html(self)
 
 
-def _at_fault(finding: Finding) -> str:
+_FAULTY = {
+    "input-scale": "data",
+    "target-scale": "targets",
+    "update-ratio": "step size",
+    "output-activation": "output layer",
+    "no-gradient": "setup",
+}
+"""Rule -> what it finds at fault, where that is not how the weights were drawn."""
+
+
+def _at_fault(report: Report, finding: Finding) -> str:
     """What is at fault in a bad finding: not every bad start is one of the weights."""
-    if finding.rule == "input-scale" or finding.evidence.get("origin") == "data":
+    if finding.evidence.get("origin") == "data":
         return "data"
-    if finding.rule == "update-ratio":
-        return "step size"
-    return "start" if finding.evidence.get("step") else "initialization"
+    return _FAULTY.get(finding.rule) or ("start" if found_at(report, finding) else "initialization")
 
 
 __all__: Sequence[str] = ["SCHEMA", "VERSION", "BadInitializationError", "Report"]

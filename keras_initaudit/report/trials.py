@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..numerals import count, num, percent
 from ..records import Curve, Finding, Trial
 from . import colours, parts
+from .formatting import sentence
+from .svg import clean
 from .svg import cross as cross_svg
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ BLOCKS, BLOCKS_ASCII = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.:-
 """Eight levels, the lowest first."""
 CROSS, CROSS_ASCII = "\u00d7", "x"
 """A loss that is not finite."""
-WITH_REMEDY = "with the remedy"
+WITH_REMEDY, OTHER_START = "with the remedy", "another start"
 _LONGEST = 32
 """Characters of a curve: with its name and the losses at its ends it fits into a line of 80."""
 _HIGHEST = 2.0
@@ -47,12 +49,8 @@ def beside(report: Report, finding: Finding) -> Trial | None:
 
 
 def _decided(report: Report, trial: Trial) -> list[Finding]:
-    """What was found at the audit of a trial. A finding of the first audit, whenever that was, names no step."""
-    named = [finding.evidence.get("step") for finding in (*report.findings, *report.ignored)]
-    wanted = trial.step if trial.step in named else None
-    if wanted is None and any(other.step < trial.step for other in report.trials):
-        return []
-    return [finding for finding in parts.listed(report) if finding.evidence.get("step") == wanted]
+    """What was found at the audit of a trial."""
+    return [finding for finding in parts.listed(report) if parts.found_at(report, finding) == trial.step]
 
 
 def by_limits(report: Report) -> list[str]:
@@ -67,6 +65,37 @@ def by_limits(report: Report) -> list[str]:
         elif trial.outcome == "undecided":
             said.append(f"Judged by the limits{at}: the trial decided nothing.")
     return said
+
+
+def measured(report: Report, finding: Finding) -> list[str]:
+    """A sentence on what came of the remedy of a finding, or of the start that its trial put beside the model."""
+    proof, trial = parts.proof(report, finding), beside(report, finding)
+    if proof:
+        return [f"Measured: {sentence(clean(proof))}"]
+    return _of_another_start(trial) if trial is not None and other_start(report, trial) == OTHER_START else []
+
+
+def harmless(report: Report, finding: Finding) -> list[str]:
+    """A sentence on why a finding is a note, below the first one."""
+    first = next((note for note in parts.listed(report) if note.severity == "note"), None)
+    trial = next((one for one in report.trials if one.step == parts.found_at(report, finding)), None)
+    if finding is not first or trial is None:
+        return []
+    if trial.outcome == "note":
+        return ["Tried: the model learns this batch without a remedy, too, and about as fast."]
+    return ["Tried: the start above learns without this remedy, too."] if finding.key in trial.left_out else []
+
+
+def _of_another_start(trial: Trial) -> list[str]:
+    """What came of a start of which the report tells no remedy, where it learnt the batch."""
+    as_is, other = trial.as_is, trial.remedied
+    if as_is is None or other is None or other.needed is None:
+        return []
+    end = f"{len(as_is.losses)} do not" if as_is.needed is None else f"{as_is.needed} do"
+    return [
+        f"Measured: With {OTHER_START} of the model, {count(other.needed, 'update')} on this batch bring the loss half "
+        f"of the way to the targets; as it is, {end}."
+    ]
 
 
 def budget(trial: Trial) -> str | None:
@@ -84,14 +113,14 @@ def budget(trial: Trial) -> str | None:
 
 def other_start(report: Report, trial: Trial) -> str:
     """The name of the start beside the one as it is: where its remedies do not help, the report does not tell them."""
-    return WITH_REMEDY if any(finding.proof for finding in _decided(report, trial)) else "of another start"
+    return WITH_REMEDY if any(finding.proof for finding in _decided(report, trial)) else OTHER_START
 
 
 def lines(trial: Trial, other: str = WITH_REMEDY, blocks: str = BLOCKS, cross: str = CROSS) -> list[Line]:
     """Both curves as text: a character stands for the mean of some losses, of as many in both."""
     if not drawable(trial):
         return []
-    curves = [(f"loss {other}", trial.remedied), ("loss as it is", trial.as_is)]
+    curves = [(f"loss {'of ' if other == OTHER_START else ''}{other}", trial.remedied), ("loss as it is", trial.as_is)]
     known = [(name, curve, left(curve)) for name, curve in curves if curve is not None]
     each = math.ceil(max(len(values) for *_, values in known) / _LONGEST)
     drawn = [(name, curve, _means(values, each)) for name, curve, values in known]
@@ -134,7 +163,7 @@ def svg(trial: Trial, other: str = WITH_REMEDY, width: int = 460, height: int = 
     def y(part: float) -> float:
         return top + (bottom - top) * (high - part) / high
 
-    same_ends = (as_is.constant, as_is.at_targets) == (remedied.constant, remedied.at_targets)
+    same_ends = same_scale(trial)
     scale = "loss" if same_ends else "part of the way left"
     made = []
     for part, dash in ((1.0, ' stroke-dasharray="2 3"'), (0.0, "")):
@@ -155,14 +184,24 @@ def svg(trial: Trial, other: str = WITH_REMEDY, width: int = 460, height: int = 
         f'<text x="{x0}" y="12" fill="{colours.REMEDIED}">{other} (solid)</text>',
         f'<text x="{x0 + 150}" y="12" fill="{colours.AS_IS}">as it is (dashed)</text>',
         f'<text transform="translate(12 {middle:.1f}) rotate(-90)" text-anchor="middle">{scale}</text>',
-        *(f'<text x="{x(i):.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{i}</text>' for i in (0, longest - 1)),
+        *(
+            f'<text x="{x(i):.1f}" y="{bottom + 14:.1f}" text-anchor="{anchor}">{i}</text>'
+            for i, anchor in ((0, "start"), (longest - 1, "end"))
+        ),
         f'<text x="{(x0 + x1) / 2.0}" y="{height - 6}" text-anchor="middle">updates on this batch</text>',
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'role="img" aria-label="Loss as it is and of the start beside it" '
-        f'style="max-width:100%;display:block" font-size="11" fill="currentColor">{"".join(made)}</svg>'
+        f'role="img" aria-label="Loss as it is: {_course(as_is)}; {other}: {_course(remedied)}" '
+        f'style="max-width:100%;height:auto;display:block" font-size="11" fill="currentColor">{"".join(made)}</svg>'
     )
+
+
+def _course(curve: Curve) -> str:
+    """A curve in words, for those who do not see it."""
+    first, last = num(curve.losses[0], parts.DIGITS), num(curve.losses[-1], parts.DIGITS)
+    best = num(curve.constant, parts.DIGITS)
+    return f"from {first} to {last} in {count(len(curve.losses), 'update')}, the best constant answer has {best}"
 
 
 def _loss_at(part: float, curve: Curve) -> str:
@@ -175,6 +214,14 @@ def drawable(trial: Trial) -> bool:
     """Whether both curves are there, each with two ends."""
     curves = (trial.as_is, trial.remedied)
     return all(c is not None and len(c.losses) > 0 and math.isfinite(_way(c)) and _way(c) != 0.0 for c in curves)
+
+
+def same_scale(trial: Trial) -> bool:
+    """Whether the losses of both curves can be compared: no remedy has moved the targets."""
+    as_is, remedied = trial.as_is, trial.remedied
+    assert as_is is not None
+    assert remedied is not None
+    return (as_is.constant, as_is.at_targets) == (remedied.constant, remedied.at_targets)
 
 
 def left(curve: Curve) -> list[float]:

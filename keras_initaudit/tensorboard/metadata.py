@@ -44,6 +44,8 @@ STATS_TAG = "initaudit/stats"
 FINDINGS_TAG = "initaudit/findings"
 """One JSON string at every audit: the findings, the trials that are new, and what a snapshot holds besides its rows."""
 LOSS_TAG = "loss"
+TRIAL_GROUP = "trial"
+"""Group of the stock scalars with the losses of a trial; their steps are its updates."""
 REPORT_TAG = "report"
 
 SCALARS: tuple[tuple[str, str, bool], ...] = (

@@ -23,6 +23,7 @@ from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_p
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from ..records import COLUMNS, Finding, Histogram, LayerInfo, Snapshot, Trial
+from ..report.trials import drawable, left, same_scale
 from . import metadata
 from .eventfile import frame
 from .reader import Run, read, read_runs
@@ -113,13 +114,15 @@ class Writer:
         now = time.time()
         new = [trial for trial in trials if trial.step not in self._tried]
         self._tried.update(trial.step for trial in new)
-        events = [self._own(snapshot, findings, new), self._scalars(snapshot), self._histograms(snapshot)]
+        values = [self._own(snapshot, findings, new), self._scalars(snapshot, new), self._histograms(snapshot)]
         if report_markdown is not None:
-            events.append([self._text(report_markdown)])
+            values.append([self._text(report_markdown)])
+        events = [(snapshot.step, made) for made in values]
+        events += [event for trial in new for event in enumerate(_losses(trial))]
         self._append(
-            event_pb2.Event(wall_time=now, step=snapshot.step, summary=summary_pb2.Summary(value=values))
-            for values in events
-            if values
+            event_pb2.Event(wall_time=now, step=step, summary=summary_pb2.Summary(value=made))
+            for step, made in events
+            if made
         )
 
     def close(self) -> None:
@@ -180,11 +183,11 @@ class Writer:
             for tag, made, tensor in values
         ]
 
-    def _scalars(self, snapshot: Snapshot) -> list[summary_pb2.Summary.Value]:
+    def _scalars(self, snapshot: Snapshot, tried: Sequence[Trial]) -> list[summary_pb2.Summary.Value]:
         value = summary_pb2.Summary.Value
         made = []
         if "custom_scalars__config__" not in self._announced:
-            layout = string_tensor(_layout().SerializeToString())
+            layout = string_tensor(_layout(any(map(drawable, tried))).SerializeToString())
             about = self._metadata("custom_scalars__config__", metadata.stock_metadata("custom_scalars"))
             made.append(value(tag="custom_scalars__config__", metadata=about, tensor=layout))
         if math.isfinite(snapshot.loss):
@@ -273,8 +276,35 @@ def _stock_rows(layers: Sequence[LayerInfo]) -> list[int]:
     return [rows[round(i * (len(rows) - 1) / (STOCK_ROWS - 1))] for i in range(STOCK_ROWS)]
 
 
-def _layout() -> layout_pb2.Layout:
-    """The Custom Scalars dashboard: one chart a statistic with all layers in it."""
+def _losses(trial: Trial) -> list[list[summary_pb2.Summary.Value]]:
+    """The curves of a trial in front of each of its updates, with the best constant answer; empty without curves.
+
+    Where a remedy moves the targets, its losses are on another scale: then each is the part of the way from the best
+    constant answer to the targets that is left.
+    """
+    as_is, remedied = trial.as_is, trial.remedied
+    if as_is is None or remedied is None or not drawable(trial):
+        return []
+    alike = same_scale(trial)
+    curves = {
+        "as_is": as_is.losses if alike else left(as_is),
+        "with_remedy": remedied.losses if alike else left(remedied),
+    }
+    longest = max(map(len, curves.values()))
+    curves["best_constant_answer"] = [as_is.constant if alike else 1.0] * longest
+    group = f"{metadata.TRIAL_GROUP}{'' if alike else '_part_left'}{f'_at_step_{trial.step}' if trial.step else ''}"
+    return [
+        [
+            summary_pb2.Summary.Value(tag=f"{group}/{name}", simple_value=values[update])
+            for name, values in curves.items()
+            if update < len(values) and math.isfinite(values[update])
+        ]
+        for update in range(longest)
+    ]
+
+
+def _layout(tried: bool) -> layout_pb2.Layout:
+    """The Custom Scalars dashboard: one chart a statistic with all layers in it, and one of a trial."""
     charts = {
         "Signal: flat is good, a slope is bad": [
             ("Activation rms (log10)", "activation_rms_log10"),
@@ -291,6 +321,9 @@ def _layout() -> layout_pb2.Layout:
             ("Not finite", metadata.NONFINITE_SCALAR),
         ],
     }
+    if tried:
+        title = "The trial: updates on one batch, as it is and with the remedy"
+        charts = {title: [("Loss", f"{metadata.TRIAL_GROUP}[^/]*")], **charts}
     return layout_pb2.Layout(
         category=[
             layout_pb2.Category(

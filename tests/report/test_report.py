@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html.parser
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from numpy_network import edited, glorot, he, snapshot, weights
 
 from keras_initaudit.diagnosis import Thresholds, diagnose
-from keras_initaudit.records import VERDICTS, Curve, LayerInfo, Snapshot, Statistics, Trial
+from keras_initaudit.records import VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial
 from keras_initaudit.remedies import clock
 from keras_initaudit.report import BAND, VERSION, Report, colours
 from keras_initaudit.report.svg import profile_svg
@@ -123,9 +124,11 @@ def test_the_columns_of_the_table_line_up(name: str) -> None:
     rows = [line for line in lines[start + 1 :] if not line.startswith(("(", "  "))]
     assert rows
     for row in rows:
-        for end in ends:
-            assert row[end - 1] != " ", (row, end)
+        for before, end in itertools.pairwise([0, *ends]):
+            cell = row[before:end]
+            assert not cell.strip() or cell[-1] != " ", (row, end)
             assert row[end : end + 1] in (" ", ""), (row, end)
+    assert any(row[ends[0] - 1] != " " for row in rows)
 
 
 def test_the_worst_comes_first_and_the_table_last() -> None:
@@ -288,11 +291,30 @@ def test_the_band_of_the_profile_ends_where_the_first_finding_about_a_fading_sig
 
 def test_the_colours_are_those_of_the_page() -> None:
     text = (Path(metadata.__file__).parent / "static" / "style.css").read_text(encoding="utf-8")
-    light = text[text.index(":root {") : text.index(":root.dark {")]
-    page = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", light))
-    assert {name: page[name] for name in colours.VERDICT} == colours.VERDICT
-    assert (page["activation"], page["backward"]) == (colours.SIGNAL, colours.GRADIENT)
-    assert set(colours.VERDICT) == {*VERDICTS, "note"}
+    light, dark = text[text.index(":root {") :].split(":root.dark {")
+    for theme, own in ((light, colours.LIGHT), (dark[: dark.index("}")], colours.DARK)):
+        page = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", theme))
+        assert {name: page[name] for name in own} == own
+    assert colours.LIGHT.keys() == colours.DARK.keys() > {*VERDICTS, "note"}
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an sRGB colour, as WCAG 2 defines it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("theme", [colours.LIGHT, colours.DARK], ids=["light", "dark"])
+def test_every_text_of_a_report_has_a_contrast_of_four_and_a_half(theme: Any) -> None:
+    def contrast(name: str) -> float:
+        low, high = sorted((luminance(theme[name]), luminance(theme["surface"])))
+        return (high + 0.05) / (low + 0.05)
+
+    texts = theme.keys() - {"surface", "line"}
+    assert min(map(contrast, texts)) >= 4.5, {name: round(contrast(name), 2) for name in texts}
+    assert contrast("line") < 2.0  # the measure can fail
+    assert luminance("#ffffff") == pytest.approx(1.0)
 
 
 def test_little_to_show_is_no_fault() -> None:
@@ -318,3 +340,37 @@ def test_the_proof_of_a_remedy_is_shown() -> None:
     shown = Report(one.snapshot, (proven,))
     for text in (str(shown), shown.to_markdown().replace("\\", ""), shown._repr_html_()):
         assert "Measured: The gradient at dense_0 goes from 3e-7 to 0.4." in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("step", "first_step", "evidence", "said"),
+    [
+        (0, 0, {}, "bad: seen"),
+        (1000, 1000, {}, "bad: seen"),  # trained before its first audit
+        (1000, None, {}, "bad: seen"),
+        (1020, 1000, {}, "bad at step 1000: seen"),
+        (1020, 1000, {"step": 1010}, "bad at step 1010: seen"),
+        (1010, 1000, {"step": 1010}, "bad: seen"),
+        (20, 0, {}, "bad at step 0: seen"),
+    ],
+)
+def test_a_finding_says_its_step_where_the_report_is_of_a_later_one(
+    step: int, first_step: int | None, evidence: dict[str, Any], said: str
+) -> None:
+    shot = dataclasses.replace(network(3, he), step=step)
+    one = Report(shot, (Finding("seen", "bad", "dense_0", "What was seen.", evidence),), first_step=first_step)
+    assert f"{said} at dense_0" in str(one)
+    assert f"{said} at " in one.to_markdown()
+    for again in (one, Report.from_json(one.to_json())):
+        assert str(again) == str(one)
+
+
+def test_a_sentence_begins_with_a_capital_but_the_name_of_a_layer_keeps_its_case() -> None:
+    for layer, said in (
+        ("head", "head makes the outputs."),
+        ("other", "Head makes the outputs."),
+        (None, "Head makes"),
+    ):
+        one = Report(network(3, he), (Finding("seen", "bad", layer, "head makes the outputs"),))
+        for text in (str(one), one.to_markdown(), one._repr_html_()):
+            assert said in text

@@ -56,8 +56,8 @@ def drawings(report: Report) -> tuple[int, int, int]:
     ("severities", "headline"),
     [
         ((), "healthy before the first update: nothing found in 3 layers"),
-        (("note",), "healthy before the first update: nothing found in 3 layers, 1 note"),
-        (("note", "note"), "healthy before the first update: nothing found in 3 layers, 2 notes"),
+        (("note",), "healthy before the first update: nothing harmful found in 3 layers, 1 note"),
+        (("note", "note"), "healthy before the first update: nothing harmful found in 3 layers, 2 notes"),
         (("bad", "note", "note"), "bad initialization before the first update: rule-0 at dense_0"),
         (("note", "warning"), "warning before the first update: rule-1 at dense_0"),
         (("bad", "warning", "note"), "bad initialization before the first update: rule-0 at dense_0 and 1 more"),
@@ -70,7 +70,7 @@ def test_the_headline_counts_notes_apart_from_faults(severities: Any, headline: 
 
 def test_the_headline_counts_what_is_ignored_too() -> None:
     report = Report(SHOT, (found("a", "note"),), (found("b"),))
-    assert report.headline.endswith("nothing found in 3 layers, 1 note, 1 ignored")
+    assert report.headline.endswith("nothing harmful found in 3 layers, 1 note, 1 ignored")
 
 
 def test_notes_come_last_in_every_form() -> None:
@@ -121,7 +121,12 @@ def test_a_start_that_proves_nothing_is_another_start() -> None:
         report = Report(SHOT, (found("seen", proof=proof),), trials=(BAD,))
         assert f"  loss {name}  2 " in str(report)
         assert f"- loss {name}: 2 `" in report.to_markdown()
-        assert f">{name} (solid)<" in report._repr_html_()
+        assert f">{name.removeprefix('of ')} (solid)<" in report._repr_html_()
+        for text in forms(report).values():
+            told = (
+                "With another start of the model, 8 updates on this batch bring the loss half of the way to the targets"
+            )
+            assert (f"Measured: {told}; as it is, 24 do not." in text) == (proof is None)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,8 @@ def test_a_trial_of_an_audit_that_found_nothing_is_not_told() -> None:
 
 
 def test_what_the_limits_judged_earlier_is_said_to_be_of_that_step() -> None:
-    report = Report(dataclasses.replace(SHOT, step=20), (found("seen"),), trials=(Trial(reason="the model is new"),))
+    trial = Trial(reason="the model is new")
+    report = Report(dataclasses.replace(SHOT, step=20), (found("seen"),), trials=(trial,), first_step=0)
     for text in forms(report).values():
         assert "Judged by the limits at step 0, not tried: the model is new." in text
 
@@ -326,3 +332,21 @@ def test_no_trial_breaks_a_report() -> None:
             assert "nan" not in picture
         assert str(Report.from_json(report.to_json())) == str(report)
     assert drawn > 20
+
+
+def test_the_first_note_says_why_it_is_one() -> None:
+    learns = "Tried: the model learns this batch without a remedy, too, and about as fast."
+    without = "Tried: the start above learns without this remedy, too."
+    note, other = found("noted", "note"), found("noted-too", "note")
+    slow = Trial("note", curve(*[2.0 - i / 12 for i in range(12)], needed=12), FALLING, 1000)
+    left_out = dataclasses.replace(BAD, left_out=(note.key,))
+    for findings, trial, said in (
+        ((note, other), slow, learns),
+        ((found("seen"), note), left_out, without),
+        ((found("seen"), other), left_out, None),
+        ((note,), Trial(reason="it is switched off"), None),
+        ((found("seen"),), slow, None),
+    ):
+        for form, text in forms(Report(SHOT, findings, trials=(trial,))).items():
+            assert [line for line in (learns, without) if line in text] == ([said] if said else []), form
+            assert text.count("Tried:") == bool(said)

@@ -16,10 +16,11 @@ export function power(exponent) {
 export function num(value, digits = 2) {
   if (!Number.isFinite(value)) return "not finite";
   if (value === 0) return "0";
-  const [mantissa, power] = (value * UP).toExponential(1).split("e");
+  const raised = Math.abs(value) < 1e308 ? value * UP : value; // the largest floats have no room above them
+  const [mantissa, power] = raised.toExponential(1).split("e");
   if (power < -2 || Math.abs(value) >= 1e4) return `${mantissa.replace(/\.0$/, "")}e${Number(power)}`;
-  const exponent = Number((value * UP).toExponential(digits - 1).split("e")[1]);
-  const text = (value * UP).toFixed(Math.max(0, digits - 1 - exponent));
+  const exponent = Number(raised.toExponential(digits - 1).split("e")[1]);
+  const text = raised.toFixed(Math.max(0, digits - 1 - exponent));
   return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 }
 
