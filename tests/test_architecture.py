@@ -15,6 +15,7 @@ ROOMS = {
     "records": ((), ()),
     "flow": (("records",), ()),
     "numerals": ((), ()),
+    "progress": ((), ()),
     "schedules": ((), ()),
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
@@ -22,14 +23,14 @@ ROOMS = {
     "observe": (("records", "layers", "theory"), ("keras", "numpy")),
     "diagnosis": (("records", "flow", "numerals"), ()),
     "remedies": (
-        ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
+        ("records", "flow", "progress", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
     "report": (("records", "flow", "numerals"), ()),
     "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
-    "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
+    "auditing": (("records", "progress", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (
-        ("records", "schedules", "auditing", "observe", "diagnosis", "report", "tensorboard"),
+        ("records", "schedules", "progress", "auditing", "observe", "diagnosis", "report", "tensorboard"),
         ("keras",),
     ),
     "cli": (

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..observe.engines import NoTrialError, Updates
+from ..progress import Progress
 from ..records import Curve, Trial
 from . import clock
 from .ends import ends
 
 SECONDS = 30.0
 """What a trial may take, where the number of updates is not given."""
-_SPEAKS_AFTER = 2.0
-"""Seconds after which the person is told what takes so long."""
 
 
 class Runs:
@@ -29,17 +28,17 @@ class Runs:
         updates: Real updates of the model; see `Probe.updates`.
         most: The most updates that one start may make. None for what fits into `SECONDS`: it is known, and stays, from
             the second update on.
-        speak: Called once, where all this takes longer than two seconds.
+        progress: Called at each update, from the second one on, with the updates made and the most that may be made.
 
     Raises:
         NoTrialError: The loss of the model has no ends, or the batch nothing between them.
     """
 
-    def __init__(self, updates: Updates, most: int | None = None, speak: Callable[[], object] | None = None) -> None:
+    def __init__(self, updates: Updates, most: int | None = None, progress: Progress | None = None) -> None:
         self.most = most
         self.made = 0
         self.samples, self.kept = updates.samples, updates.kept
-        self._updates, self._speak, self._begun = updates, speak, time.monotonic()
+        self._updates, self._progress = updates, progress
         self._ends = ends(updates.model, updates.samples, updates.kept)
 
     def curve(self, change: Callable[[], Any] | None, limit: int) -> Curve:
@@ -72,9 +71,8 @@ class Runs:
                     f"an update takes {seconds:.1f} s: {self.most} of them fit into half of {SECONDS:.0f} s, and "
                     f"{clock.AS_IS_LEAST} are needed"
                 )
-        if self._speak is not None and time.monotonic() - self._begun > _SPEAKS_AFTER:
-            self._speak()
-            self._speak = None
+        if self._progress is not None and self.most is not None:
+            self._progress(self.made, 2 * self.most)
 
 
 def attempt(
@@ -85,7 +83,7 @@ def attempt(
     train: Callable[[Any], Any] | None = None,
     iterator: Any = None,
     most: int | None = None,
-    speak: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> Trial:
     """Makes an experiment with starts of a model; nothing is changed.
 
@@ -96,7 +94,7 @@ def attempt(
         train: `fit`'s own train function; None without a `fit`.
         iterator: What `fit` calls it with.
         most: The most updates that one start may make; None for what fits into `SECONDS`; 0 for no trial.
-        speak: Called once, where it takes longer than two seconds.
+        progress: See `Runs`.
 
     Returns:
         The trial. Where it could not be run, `outcome` is None, and `reason` says why.
@@ -105,7 +103,7 @@ def attempt(
         return Trial(reason="it is switched off", allowed=0)
     runs: Runs | None = None
     try:
-        runs = Runs(probe.updates(batch, train, iterator), most, speak)
+        runs = Runs(probe.updates(batch, train, iterator), most, progress)
         return experiment(runs)
     except Exception as error:  # a remedy that cannot be applied, an optimizer that cannot be copied
         known = isinstance(error, NoTrialError)
