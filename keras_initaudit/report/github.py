@@ -28,7 +28,7 @@ def workflow_commands(report: Report, source: str | None = None, run: str | None
     Example:
         >>> from keras_initaudit.records import Snapshot
         >>> from keras_initaudit.report import Report
-        >>> workflow_commands(Report(Snapshot(0, ())), source="model.py")
+        >>> workflow_commands(Report(Snapshot(0, (), ())), source="model.py")
         '::notice file=model.py,title=Init Audit::healthy before the first update: nothing found in 0 layers'
     """
     of_run = f" of {run}" if run else ""
