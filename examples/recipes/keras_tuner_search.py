@@ -26,7 +26,7 @@ def build(hp):
 
 def refuse(report):
     if report.verdict == "bad":
-        raise keras_tuner.FailedTrialError(report.headline)
+        raise keras_tuner.errors.FailedTrialError(report.headline)
 
 
 tuner = keras_tuner.GridSearch(build, objective="val_accuracy", directory="tuner", project_name="digits")
