@@ -1,8 +1,14 @@
 """Weight initializers for Keras 3, and an audit that finds a bad start early: which layer, by how much, the remedy.
 
-A public name is imported when it is first used (PEP 562): TensorBoard loads this package when it starts, to find the
-tab, and must import neither Keras nor TensorFlow for it. The initializers are registered with Keras as soon as Keras
-itself is imported, before or after this package, so that a saved model loads without another line.
+    model.fit(x, y, callbacks=[InitAudit()])       a verdict before the first update, and a log for TensorBoard
+    report = audit(model, x, y)                    the same without a fit
+    report.raise_for_verdict("warning")            for a test of your own
+    initialize(model, x=x)                         a new start of every layer, tuned on a batch
+    Dense(64, "relu", kernel_initializer=HeNormal())
+    gain("gelu"), fans(layer), recommend("tanh")   what the initializers go by
+    critical_point("tanh"), depth_scale(...)       how deep a plain network can be
+
+The command line is `keras-initaudit --help`; `keras_initaudit.remedies.apply` does to a model what a finding says.
 """
 
 from __future__ import annotations
@@ -12,8 +18,11 @@ from typing import Any
 
 import wrapt
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
+# A public name is imported when it is first used (PEP 562): TensorBoard loads this package when it starts, to find the
+# tab, and must import neither Keras nor TensorFlow for it. The initializers are registered with Keras as soon as Keras
+# itself is imported, before or after this package, so that a saved model loads without another line.
 _PUBLIC = {
     "auditing": ("audit",),
     "callback": ("InitAudit",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,10 +14,13 @@ from .observe.batch import first_batch, fixed_batch_size, unpack
 from .observe.engines import FirstCall, require
 from .observe.keras2 import refuse_keras_2
 from .observe.probe import Probe, updates_made
+from .progress import Progress, bar
 from .records import Finding, Snapshot, Trial
 from .remedies.trying import tried
 from .report import Report
 
+TRYING = "Init Audit: trying the start with and without the remedy"
+"""What is shown where a trial takes long."""
 _BATCH = 256
 """Samples that a start is tried on where no `fit` says how many: a few dozen are learnt by heart from a bad start."""
 
@@ -88,7 +91,9 @@ def audit(
         )
     probe = Probe(model, batch, size=size, histograms=False)
     call = FirstCall(batch, False, None, None)
-    return judge(probe, [probe.measure(updates_made(model))], limits, meant, call=call, most=most)
+    with bar(TRYING) as progress:
+        snapshots = [probe.measure(updates_made(model))]
+        return judge(probe, snapshots, limits, meant, call=call, most=most, progress=progress)
 
 
 def _needs_targets(model: Any) -> bool:
@@ -107,7 +112,7 @@ def judge(
     *,
     call: FirstCall,
     most: int | None = None,
-    speak: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """The report of the last of `snapshots`.
 
@@ -122,7 +127,7 @@ def judge(
         trials: What was tried at earlier audits.
         call: What the updates of a trial are made with.
         most: The most updates that one run of a trial may make; None for the default, 0 for no trial.
-        speak: Called once, where a trial takes longer than two seconds.
+        progress: Called at each update of a trial, with the updates made and the most that may be made.
     """
     first, later = snapshots[0].step, len(snapshots) > 1
     remedies = {f.key: f for f in known}
@@ -139,7 +144,7 @@ def judge(
             later=later,
             new_starts=new_starts(snapshots[0]),
             most=most,
-            speak=speak,
+            progress=progress,
         )
         remedies |= {f.key: f for f in changed}
         if trial is not None:

@@ -6,11 +6,13 @@ place of `model.train_function` for one call, and shows the batch. From then on 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
 import itertools
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,6 +28,7 @@ from .observe.engines import FirstCall, engine, require
 from .observe.engines.undocumented import OutOfBatches, compiled_with, updates_per_call, without_fit
 from .observe.keras2 import keras_2_sentence
 from .observe.probe import Probe, updates_made
+from .progress import bar
 from .records import Finding, Snapshot
 from .report import BadInitializationError as BadInitializationError
 from .report import Report
@@ -275,17 +278,19 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         # The diagnosis needs the first audit and those that confirm it; what lies between is in the log.
         snapshots = [*self.snapshots[:_KEPT_SNAPSHOTS], snapshot]
         limits = auditing.checked_thresholds(self.thresholds)
-        report = auditing.judge(
-            self._probe,
-            snapshots,
-            limits,
-            self.ignore,
-            self.findings,
-            self.reports[-1].trials if self.reports else (),
-            call=self._call,
-            most=self.trial,
-            speak=self._speak,
-        )
+        quiet = self.on_finding == "silent" or not self.verbose
+        with contextlib.nullcontext() if quiet else bar(auditing.TRYING) as progress:
+            report = auditing.judge(
+                self._probe,
+                snapshots,
+                limits,
+                self.ignore,
+                self.findings,
+                self.reports[-1].trials if self.reports else (),
+                call=self._call,
+                most=self.trial,
+                progress=progress,
+            )
         self.snapshots = snapshots  # an interrupted trial has none
         known = {auditing.identity(finding) for finding in self.findings}
         news = [finding for finding in report.findings if auditing.identity(finding) not in known]
@@ -296,11 +301,6 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     def _show(self, measured: Snapshot, report: Report, news: list[Finding]) -> None:
         self._write(measured, report)
         self._tell(report, news)
-
-    def _speak(self) -> None:
-        """Says what takes so long."""
-        if self.on_finding != "silent" and self.verbose:
-            print("InitAudit tries the start with and without the remedy, and puts everything back ...", flush=True)
 
     def _write(self, snapshot: Snapshot, report: Report) -> None:
         if self.log_dir is False or self._unwritable:
@@ -329,7 +329,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             if not show(report):
                 print(report.text() if first else f"\n{report.text()}", flush=True)
             if first and self._folder is not None and not self._unwritable:
-                print(f"\nSee it: tensorboard --logdir {self._folder}\n", flush=True)
+                print(f"\nSee it: tensorboard --logdir {shlex.quote(str(self._folder))}\n", flush=True)
 
     def _react(self, report: Report, news: list[Finding]) -> None:
         if callable(self.on_finding):

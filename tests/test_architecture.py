@@ -16,6 +16,7 @@ ROOMS = {
     "flow": (("records",), ()),
     "numerals": ((), ()),
     "names": ((), ()),
+    "progress": ((), ()),
     "schedules": ((), ()),
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
@@ -23,14 +24,14 @@ ROOMS = {
     "observe": (("records", "layers", "theory"), ("keras", "numpy")),
     "diagnosis": (("records", "flow", "numerals"), ()),
     "remedies": (
-        ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
+        ("records", "flow", "progress", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
     "report": (("records", "flow", "numerals", "names"), ()),
     "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
-    "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
+    "auditing": (("records", "progress", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (
-        ("records", "schedules", "auditing", "observe", "diagnosis", "report", "tensorboard"),
+        ("records", "schedules", "progress", "auditing", "observe", "diagnosis", "report", "tensorboard"),
         ("keras",),
     ),
     "cli": (

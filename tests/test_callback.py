@@ -158,19 +158,6 @@ def test_each_finding_is_kept_once():
     assert len(names) == len(set(names)) > 0
 
 
-@pytest.mark.parametrize(
-    ("options", "times"), [({}, 1), ({"verbose": 0}, 0), ({"on_finding": "silent"}, 0), ({"trial": 0}, 0)]
-)
-def test_what_is_tried_is_said_where_it_takes_long(options, times, monkeypatch, capsys):
-    monkeypatch.setattr("keras_initaudit.remedies.trial._SPEAKS_AFTER", 0.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fit(model_of("zeros"), InitAudit(False, **options), epochs=1)
-    out = capsys.readouterr().out
-    assert out.count("InitAudit tries the start with and without the remedy") == times
-    assert out.startswith("InitAudit tries") == bool(times)
-
-
 @pytest.mark.parametrize(("trial", "verdict"), [(None, "healthy"), (400, "healthy"), (0, "warning")])
 def test_a_note_is_no_news_and_costs_no_verdict(trial, verdict, capsys):
     seeded = keras.initializers.GlorotUniform(seed=1)

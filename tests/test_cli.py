@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from keras_initaudit import cli
 from keras_initaudit.diagnosis import diagnose
 from keras_initaudit.records import Curve, Snapshot, Trial
 from keras_initaudit.report import Report
+from keras_initaudit.report.github import workflow_commands
 from keras_initaudit.tensorboard import summary
 from keras_initaudit.tensorboard.summary import Writer
 
@@ -62,7 +64,7 @@ def test_audit_of_a_saved_model(saved: Path, capsys: pytest.CaptureFixture[str])
     assert "healthy" in capsys.readouterr().out
     assert cli.main(["audit", str(saved / "bad.keras"), *batch]) == 0
     assert "symmetric-units" in capsys.readouterr().out
-    assert cli.main(["audit", str(saved / "bad.keras"), *batch, "--fail-on", "bad", "--json"]) == 1
+    assert cli.main(["audit", str(saved / "bad.keras"), *batch, "--fail-on", "bad", "--format", "json"]) == 1
     out = capsys.readouterr().out
     assert Report.from_json(out).verdict == "bad"
     assert json.loads(out)["run"].endswith("bad.keras")
@@ -70,7 +72,7 @@ def test_audit_of_a_saved_model(saved: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(("given", "allowed"), [([], None), (["--trial", "25"], 25), (["--trial", "0"], 0)])
 def test_what_a_trial_may_cost(saved: Path, capsys: pytest.CaptureFixture[str], given: list[str], allowed: Any) -> None:
-    call = ["audit", str(saved / "bad.keras"), "--data", str(saved / "batch.npz"), "--json", *given]
+    call = ["audit", str(saved / "bad.keras"), "--data", str(saved / "batch.npz"), "--format", "json", *given]
     assert cli.main(call) == 0
     (found,) = Report.from_json(capsys.readouterr().out).trials
     assert found.allowed > 100 if allowed is None else found.allowed == allowed
@@ -174,7 +176,7 @@ def test_report_judges_by_what_was_tried(
         ]
 
     monkeypatch.setattr(summary, "read_runs", with_trial)
-    assert cli.main(["report", str(folder), "--json", "--fail-on", "warning"]) == 0
+    assert cli.main(["report", str(folder), "--format", "json", "--fail-on", "warning"]) == 0
     found = Report.from_json(capsys.readouterr().out)
     assert {f.severity for f in found.findings} == {"note"}
     assert found.trials[0].allowed == 9
@@ -182,7 +184,7 @@ def test_report_judges_by_what_was_tried(
 
 def test_report_adds_what_training_showed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dead = dataclasses.replace(edited(shot(), "dense_1", activation_dead=1.0, activation_rms=0.0), step=2)
-    cli.main(["report", str(log(tmp_path / "run", shot(), dead)), "--json"])
+    cli.main(["report", str(log(tmp_path / "run", shot(), dead)), "--format", "json"])
     found = json.loads(capsys.readouterr().out)
     assert found["step"] == 2
     assert found["findings"][0]["rule"] == "dead-units"
@@ -191,13 +193,63 @@ def test_report_adds_what_training_showed(tmp_path: Path, capsys: pytest.Capture
 def test_many_runs_are_told_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log(tmp_path / "a" / "initaudit", shot())
     log(tmp_path / "b" / "initaudit", shot(glorot, 40))
-    assert cli.main(["report", str(tmp_path), "--json", "--fail-on", "bad"]) == 1
+    assert cli.main(["report", str(tmp_path), "--format", "json", "--fail-on", "bad"]) == 1
     runs = json.loads(capsys.readouterr().out)
     assert [(run["run"], run["verdict"]) for run in runs] == [("a/initaudit", "healthy"), ("b/initaudit", "bad")]
-    assert cli.main(["report", str(tmp_path), "--markdown"]) == 0
+    assert cli.main(["report", str(tmp_path), "--format", "markdown"]) == 0
     out = capsys.readouterr().out
     assert "# a/initaudit" in out
     assert "# b/initaudit" in out
+    assert cli.main(["report", str(tmp_path)]) == 0
+    listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [name for name, _ in listed] == ["a/initaudit", "b/initaudit"]
+    assert [headline.split()[0] for _, headline in listed] == ["healthy", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("options", "begins", "holds"),
+    [
+        ([], "Init Audit: warning", "vanishing-signal"),
+        (["--format", "markdown"], "**\u26a0 Init Audit: warning", "### "),
+        (["--format", "html"], "<!doctype html>", "<svg"),
+        (["--format", "json"], "{", '"vanishing-signal"'),
+        (["--format", "github"], "::warning title=Init Audit%3A warning%3A vanishing-signal", "%0A"),
+        (["--format", "github", "--source", "a,b.py"], "::warning file=a%2Cb.py,title=", "::Each layer"),
+    ],
+)
+def test_the_same_report_in_every_form_and_in_a_file(
+    options: list[str], begins: str, holds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = log(tmp_path / "run", shot(glorot, 13))
+    assert cli.main(["report", str(folder), *options]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(begins)
+    assert holds in out
+    path = tmp_path / "report"
+    assert cli.main(["report", str(folder), *options, "--output", str(path), "--fail-on", "warning"]) == 1
+    assert path.read_text() == out
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("md", "**"), ("html", "<!doctype"), ("json", "{"), ("txt", "Init ")])
+def test_the_ending_of_a_file_chooses_the_form(ending: str, begins: str, tmp_path: Path) -> None:
+    folder, path = log(tmp_path / "run", shot()), tmp_path / f"report.{ending}"
+    assert cli.main(["report", str(folder), "--output", str(path)]) == 0
+    assert path.read_text().startswith(begins)
+    assert cli.main(["report", str(folder), "--output", str(path), "--format", "github"]) == 0
+    assert path.read_text().startswith("::notice title=Init Audit::healthy")
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = log(tmp_path / "run", shot())
+    assert cli.main(["report", str(folder), "--output", str(tmp_path / "none" / "report.md")]) == 2
+    assert "--output: cannot write" in capsys.readouterr().err
+
+
+def test_an_annotation_is_one_line_whatever_a_layer_is_called() -> None:
+    found = dataclasses.replace(diagnose([shot(glorot, 40)])[0], layer="a\n::error::b%", message="50 %\r\nof it")
+    (line,) = workflow_commands(Report(shot(), (found,))).splitlines()
+    assert "at a %3A%3Aerror%3A%3Ab%25::50 %25%0D%0Aof it" in line
 
 
 @pytest.mark.parametrize(
@@ -232,18 +284,22 @@ def test_argparse_ends_with_the_same_status(arguments: list[str], capsys: pytest
     assert ended.value.code == 2
 
 
-def test_help_documents_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["audit", "--help"], ["report", "--help"]):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
-        assert ended.value.code == 0
-        assert "exit status:" in capsys.readouterr().out
+@pytest.mark.parametrize("command", [[], ["audit"], ["report"], ["schemes"]], ids=" ".join)
+def test_help_is_one_screen_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "exit status:" in out
+    assert re.search(r"example:\n  keras-initaudit \w+ .*", out)
+    assert len(out.splitlines()) <= 44
+    assert max(map(len, out.splitlines())) <= 84
 
 
 def test_the_schemes_are_real_initializers(capsys: pytest.CaptureFixture[str]) -> None:
     import keras_initaudit
 
-    assert cli.main(["schemes", "--json"]) == 0
+    assert cli.main(["schemes", "--format", "json"]) == 0
     for row in json.loads(capsys.readouterr().out):
         name = row["initializer"].split("(")[0]
         made = eval(row["initializer"], {name: getattr(keras_initaudit, name)})
@@ -255,7 +311,7 @@ def test_the_schemes_are_real_initializers(capsys: pytest.CaptureFixture[str]) -
 def test_the_schemes_for_one_activation(capsys: pytest.CaptureFixture[str]) -> None:
     from keras_initaudit import critical_point, depth_scale, gain
 
-    assert cli.main(["schemes", "--activation", "tanh", "--json"]) == 0
+    assert cli.main(["schemes", "--activation", "tanh", "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["gain"] == {"forward": gain("tanh"), "backward": gain("tanh", "backward")}
     assert found["critical_point"] == dataclasses.asdict(critical_point("tanh"))

@@ -49,6 +49,12 @@ def test_the_examples_were_found():
     assert {test.name.rpartition(".")[2] for test in EXAMPLES} >= {"gain", "initialize", "HeNormal", "audit", "fans"}
 
 
+@pytest.mark.parametrize("name", keras_initaudit.__all__)
+def test_every_public_name_has_an_example(name):
+    public = getattr(keras_initaudit, name)
+    assert [test for test in EXAMPLES if test.name == f"{public.__module__}.{public.__qualname__}"]
+
+
 @pytest.mark.parametrize(("shown", "right"), [("1.414", True), ("1.41", False), ("", False)])
 def test_a_wrong_example_fails(shown, right):
     text = f">>> round(gain('relu'), 3)\n{shown}\n"

@@ -18,6 +18,10 @@ class Thresholds:
 
     Raises:
         ValueError: for a limit that is not a finite number, or a warning that would come after "bad".
+
+    Example:
+        >>> Thresholds().dead_warning, Thresholds(dead_warning=0.9).dead_warning
+        (0.7, 0.9)
     """
 
     signal_loss_warning: float = 2.0

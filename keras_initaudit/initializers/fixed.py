@@ -67,6 +67,10 @@ class TruncatedNormal(_Located):
         mean: Mean.
         stddev: Standard deviation before the cut, at least 0.
         seed: Integer, `keras.random.SeedGenerator`, or None for new numbers at each call.
+
+    Example:
+        >>> bool(np.abs(TruncatedNormal(stddev=0.5, seed=0)((64, 64))).max() <= 1.0)
+        True
     """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Any = None) -> None:
@@ -84,6 +88,11 @@ class RandomUniform(RandomScheme):
         minval: Lower bound.
         maxval: Upper bound, at least `minval`.
         seed: Integer, `keras.random.SeedGenerator`, or None for new numbers at each call.
+
+    Example:
+        >>> weights = np.array(RandomUniform(-0.1, 0.3, seed=0)((64, 64)))
+        >>> bool(-0.1 <= weights.min() < 0.0 < 0.2 < weights.max() <= 0.3)
+        True
     """
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: Any = None) -> None:

@@ -222,6 +222,10 @@ class GlorotUniform(_Named):
         input_axes: Axes of the kernel that are summed over; None to go by the shape.
         output_axes: Axes of the kernel that make the outputs; None to go by the shape.
 
+    Example:
+        >>> round(GlorotUniform().variance((3, 2)), 3)
+        0.4
+
     Reference:
         Glorot and Bengio 2010, equation 16, https://proceedings.mlr.press/v9/glorot10a.html.
     """
@@ -275,6 +279,10 @@ class HeUniform(_Named):
         input_axes: Axes of the kernel that are summed over; None to go by the shape.
         output_axes: Axes of the kernel that make the outputs; None to go by the shape.
 
+    Example:
+        >>> round(HeUniform().variance((3, 2)), 3)
+        0.667
+
     Reference:
         He et al. 2015, equation 10, https://arxiv.org/abs/1502.01852.
     """
@@ -300,6 +308,10 @@ class LeCunNormal(_NormalScheme):
         seed: Integer, `keras.random.SeedGenerator`, or None for new numbers at each call.
         input_axes: Axes of the kernel that are summed over; None to go by the shape.
         output_axes: Axes of the kernel that make the outputs; None to go by the shape.
+
+    Example:
+        >>> round(LeCunNormal().variance((3, 2)), 3)
+        0.333
 
     Reference:
         LeCun et al. 1998, Efficient BackProp, equation 16; Klambauer et al. 2017, https://arxiv.org/abs/1706.02515.
@@ -331,6 +343,10 @@ class LeCunUniform(_Named):
         seed: Integer, `keras.random.SeedGenerator`, or None for new numbers at each call.
         input_axes: Axes of the kernel that are summed over; None to go by the shape.
         output_axes: Axes of the kernel that make the outputs; None to go by the shape.
+
+    Example:
+        >>> round(LeCunUniform().variance((3, 2)), 3)
+        0.333
 
     Reference:
         LeCun et al. 1998, Efficient BackProp, equation 16.

@@ -33,6 +33,7 @@ from ..initializers.scaling import AxesScheme
 from ..layers import catalogue
 from ..observe.graph import Place, places
 from ..observe.keras2 import refuse_keras_2
+from ..progress import bar
 from ..theory.gains import ActivationFacts, Elementwise, activation_name, facts, gain, moments, remembered, resolve
 from .tuning import Tuned, tune
 
@@ -215,7 +216,8 @@ class _Starts:
             centred = hidden and _squashes(facts(place.activation))
             tuned = Tuned(place.owner, target / math.sqrt(place.branches), centred)
             wanted.setdefault(id(place.owner), tuned).kernels.append(place.variable)
-        tune(self.model, x, list(wanted.values()))
+        with bar("Init Audit: initializing layer by layer") as progress:
+            tune(self.model, x, list(wanted.values()), progress)
 
 
 # A chain of 64 gelu or silu layers, 64 wide, learns the digits when a layer drifts by 1.0016 at most, and not at 1.008

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..observe.engines import NoTrialError, Updates
+from ..progress import Progress
 from ..records import Curve, Trial
 from . import clock, interrupts
 from .ends import ends
 
 SECONDS = 30.0
 """What a trial may take, where the number of updates is not given."""
-_SPEAKS_AFTER = 2.0
-"""Seconds after which the person is told what takes so long."""
 
 
 class Runs:
@@ -29,7 +28,7 @@ class Runs:
         updates: Real updates of the model; see `Probe.updates`.
         most: The most updates that one start may make. None for what fits into `SECONDS`: it is known, and stays, from
             the second update on.
-        speak: Called once, where all this takes longer than two seconds.
+        progress: Called at each update, from the second one on, with the updates made and the most that may be made.
         ask: Called after each update; may raise.
 
     Raises:
@@ -40,13 +39,13 @@ class Runs:
         self,
         updates: Updates,
         most: int | None = None,
-        speak: Callable[[], object] | None = None,
+        progress: Progress | None = None,
         ask: Callable[[], object] = lambda: None,
     ) -> None:
         self.most = most
         self.made = 0
         self.samples, self.kept = updates.samples, updates.kept
-        self._updates, self._speak, self._ask, self._begun = updates, speak, ask, time.monotonic()
+        self._updates, self._progress, self._ask = updates, progress, ask
         self._ends = ends(updates.model, updates.samples, updates.kept)
 
     def curve(self, change: Callable[[], Any] | None, limit: int) -> Curve:
@@ -80,9 +79,8 @@ class Runs:
                     f"an update takes {seconds:.1f} s: {self.most} of them fit into half of {SECONDS:.0f} s, and "
                     f"{clock.AS_IS_LEAST} are needed"
                 )
-        if self._speak is not None and time.monotonic() - self._begun > _SPEAKS_AFTER:
-            self._speak()
-            self._speak = None
+        if self._progress is not None and self.most is not None:
+            self._progress(self.made, min(2 * self.most, clock.REMEDIED_MOST + clock.AS_IS_MOST))
 
 
 def attempt(
@@ -93,7 +91,7 @@ def attempt(
     train: Callable[[Any], Any] | None = None,
     iterator: Any = None,
     most: int | None = None,
-    speak: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> Trial:
     """Makes an experiment with starts of a model; nothing is changed.
 
@@ -104,7 +102,7 @@ def attempt(
         train: `fit`'s own train function; None without a `fit`.
         iterator: What `fit` calls it with.
         most: The most updates that one start may make; None for what fits into `SECONDS`; 0 for no trial.
-        speak: Called once, where it takes longer than two seconds.
+        progress: See `Runs`.
 
     Returns:
         The trial. Where it could not be run, `outcome` is None, and `reason` says why.
@@ -114,7 +112,7 @@ def attempt(
     runs: Runs | None = None
     try:
         with interrupts.deferred() as ask:
-            runs = Runs(probe.updates(batch, train, iterator), most, speak, ask)
+            runs = Runs(probe.updates(batch, train, iterator), most, progress, ask)
             return experiment(runs)
     except Exception as error:  # a remedy that cannot be applied, an optimizer that cannot be copied
         known = isinstance(error, NoTrialError)

@@ -13,6 +13,7 @@ from keras import ops
 from ..diagnosis.judging import is_structural
 from ..layers.inside import with_layers_below
 from ..observe.engines import FirstCall, NoTrialError
+from ..progress import Progress
 from ..records import Curve, Finding, Trial
 from ..records.remedies import LearningRate, PlainNormalization, Reinitialize, Remedy, SetBias, WholeModel
 from . import clock
@@ -37,7 +38,7 @@ def tried(
     later: bool = False,
     new_starts: Sequence[Remedy] = (WholeModel(),),
     most: int | None = None,
-    speak: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Trial | None, tuple[Finding, ...]]:
     """Tries a start as it is and with the remedies of what was found in it; nothing is changed.
 
@@ -51,7 +52,7 @@ def tried(
         later: Whether it is not the first audit: then a learning rate is tried, from a new start.
         new_starts: What takes the place of the remedies of weights, one after the other, until a start learns.
         most: The most updates that one run may make; see `attempt`.
-        speak: Called once, where it takes longer than two seconds.
+        progress: See `Runs`.
 
     Returns:
         The trial, None where there is nothing to try; and as many findings in the same order: those whose remedy was
@@ -70,7 +71,9 @@ def tried(
         result = tuple(found)
         return trial
 
-    trial = attempt(probe, call.batch, experiment, train=call.train, iterator=call.iterator, most=most, speak=speak)
+    trial = attempt(
+        probe, call.batch, experiment, train=call.train, iterator=call.iterator, most=most, progress=progress
+    )
     return dataclasses.replace(trial, step=step), result
 
 

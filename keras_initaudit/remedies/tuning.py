@@ -8,7 +8,9 @@ set so that they are centred), and what goes on is what the layer gives then. So
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,7 @@ from keras import ops
 
 from ..layers.inside import layers_below, with_layers_below
 from ..observe.hooks import replaced
+from ..progress import Progress
 
 _PASSES = 3  # a linear map is right after one; a Keras layer in half precision may need the second
 _CLOSE = 0.02
@@ -37,20 +40,26 @@ class Tuned:
     """Kernels that are scaled, each by its part of the factor."""
 
 
-def tune(model: Any, x: Any, wanted: list[Tuned]) -> None:
+def tune(model: Any, x: Any, wanted: list[Tuned], progress: Progress) -> None:
     """Scales the kernels of a model, layer by layer in the order of their calls, to the sizes that are wanted.
 
     Args:
         model: A built model; kernels and biases of the wanted layers are changed, nothing else.
         x: A batch of its inputs.
         wanted: The layers; one that the model does not call is left as it is.
+        progress: Called at each layer, with the layers tuned and the number of all.
     """
     hooks = _hooks(model)
     with contextlib.ExitStack() as stack:
+        tell = functools.partial(_tell, itertools.count(1), len(wanted), progress)
         for tuned in wanted:
             layer = hooks.get(id(tuned.owner), tuned.owner)
-            stack.enter_context(replaced(layer, "call", _tuning(layer, layer.call, tuned)))
+            stack.enter_context(replaced(layer, "call", _tuning(layer, layer.call, tuned, tell)))
         model(x, training=False)
+
+
+def _tell(done: Iterator[int], total: int, progress: Progress) -> None:
+    progress(next(done), total)
 
 
 def _hooks(model: Any) -> dict[int, Any]:
@@ -62,7 +71,7 @@ def _hooks(model: Any) -> dict[int, Any]:
     return found
 
 
-def _tuning(layer: Any, call: Callable[..., Any], tuned: Tuned) -> Callable[..., Any]:
+def _tuning(layer: Any, call: Callable[..., Any], tuned: Tuned, tell: Callable[[], None]) -> Callable[..., Any]:
     done = False
 
     def observed(*args: Any, **kwargs: Any) -> Any:
@@ -72,6 +81,7 @@ def _tuning(layer: Any, call: Callable[..., Any], tuned: Tuned) -> Callable[...,
             for _ in range(_PASSES):
                 if _adjust(tuned, _preactivations(layer, call, tuned, args, kwargs)):
                     break
+            tell()
         return call(*args, **kwargs)
 
     return observed

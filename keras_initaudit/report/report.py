@@ -45,6 +45,15 @@ class BadInitializationError(Exception):
 
     Attributes:
         report: The `Report` with the findings.
+
+    Example:
+        >>> from keras_initaudit.records import Finding, Snapshot
+        >>> report = Report(Snapshot(0, (), ()), (Finding("symmetric-units", "bad", "dense", "all weights are zero"),))
+        >>> try:
+        ...     report.raise_for_verdict()
+        ... except BadInitializationError as error:
+        ...     print(error.report.headline)
+        bad initialization before the first update: symmetric-units at dense
     """
 
     def __init__(self, report: Report) -> None:

@@ -151,12 +151,11 @@ def test_the_default_budget_is_thirty_seconds_made_into_updates_after_the_second
     assert re.match(r"an update takes \d+\.\d s: \d+ of them fit into half of 0 s, and 20 are needed", slow.reason)
 
 
-@pytest.mark.parametrize(("after", "times"), [(0.0, 1), (1e9, 0)])
-def test_it_speaks_once_where_it_takes_long(monkeypatch, after, times):
-    monkeypatch.setattr(trial, "_SPEAKS_AFTER", after)
-    said = []
-    tried(network(), speak=lambda: said.append(1))
-    assert len(said) == times
+def test_each_update_is_told():
+    told = []
+    found = tried(network(), most=60, progress=lambda *numbers: told.append(numbers))
+    made = len(found.as_is.losses) + len(found.remedied.losses)
+    assert told == [(i + 1, 120) for i in range(made)]
 
 
 def test_a_remedy_that_cannot_be_applied_is_a_reason():
