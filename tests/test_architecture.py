@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
 ROOMS = {
     "records": ((), ()),
     "flow": (("records",), ()),
+    "trunk": (("records", "flow"), ()),
     "numerals": ((), ()),
     "schedules": ((), ()),
     "theory": ((), ("keras", "numpy")),
@@ -25,8 +26,11 @@ ROOMS = {
         ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
-    "report": (("records", "flow", "numerals"), ()),
-    "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
+    "report": (("records", "flow", "trunk", "numerals"), ()),
+    "tensorboard": (
+        ("records", "flow", "trunk", "diagnosis", "report"),
+        ("tensorboard", "werkzeug", "numpy", "google"),
+    ),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (
         ("records", "schedules", "auditing", "observe", "diagnosis", "report", "tensorboard"),
