@@ -17,14 +17,14 @@ export function makeTip() {
   return { box, show };
 }
 
-/** What stands in the read-out for one layer at one audit; `lines` holds [statistic, curve] of that audit. */
-export function reading(layer, i, step, lines) {
+/** What stands in the read-out for one row at one audit; `lines` holds [statistic, curve] of that audit, `more` a line. */
+export function reading(layer, i, step, lines, more = null) {
   const line = ([entry, drawn]) => {
     const value = drawn.broken[i] ? "not finite" : readOut(entry, drawn.level[i]);
     const measured = entry.level && !drawn.broken[i] ? ` (rms ${size(drawn.value[i])})` : "";
     return h("div", null, `${entry.name}: `, h("b", null, value), measured);
   };
-  return [h("div", { class: "tip-head" }, layer.path), h("div", { class: "small" }, `${layer.kind ?? ""} · step ${step.toLocaleString("en")}`), ...lines.map(line)];
+  return [h("div", { class: "tip-head" }, layer.path), h("div", { class: "small" }, `${layer.kind ?? ""} · step ${step.toLocaleString("en")}`), ...lines.map(line), ...(more ? [h("div", { class: "small" }, more)] : [])];
 }
 
 /**
@@ -43,8 +43,7 @@ export function follow(frame, profile, heat, tip, on) {
       drawn = step ?? on.step;
       on.redraw(drawn);
     }
-    const cursor = profile.querySelector(".cursor");
-    for (const end of ["x1", "x2"]) cursor.setAttribute(end, layer === null ? -9 : frame.x(layer));
+    for (const cursor of profile.querySelectorAll(".cursor")) for (const end of ["x1", "x2"]) cursor.setAttribute(end, layer === null ? -9 : frame.x(layer));
     tip.show(layer === null ? null : on.read(layer, drawn), x, y);
   };
   const leave = () => show(null, null);
