@@ -120,7 +120,12 @@ async function loadProfile(run) {
   } catch (error) {
     run.problem = error.message;
   }
-  drawCards();
+  const stands = [...parts.cards.children].find((card) => card.dataset.run === run.run);
+  if (!stands) return;
+  const focused = stands === document.activeElement;
+  const made = cardOf(run, cardNames(state.runs));
+  stands.replaceWith(made);
+  if (focused) made.focus();
 }
 
 /** What the pictures of the chosen run need. */
@@ -223,10 +228,12 @@ function drawCards() {
   const shown = state.runs.filter((run) => !wanted || `${run.run} ${run.verdict} ${run.rules?.join(" ")}`.toLowerCase().includes(wanted));
   const focused = document.activeElement?.dataset?.run;
   const names = cardNames(state.runs);
-  parts.cards.replaceChildren(...shown.map((run) => drawCard(run, names.get(run.run), state.profiles.get(run.run) ?? null, run.run === state.view.run, (name) => choose({ run: name }))));
+  parts.cards.replaceChildren(...shown.map((run) => cardOf(run, names)));
   if (!shown.length) parts.cards.append(h("p", { class: "quiet" }, "No run matches the filter."));
   if (focused) [...parts.cards.children].find((card) => card.dataset.run === focused)?.focus();
 }
+
+const cardOf = (run, names) => drawCard(run, names.get(run.run), state.profiles.get(run.run) ?? null, run.run === state.view.run, (name) => choose({ run: name }));
 
 function auditAt(step) {
   const { info, table } = state.chosen;

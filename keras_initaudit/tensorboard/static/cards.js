@@ -4,7 +4,7 @@
 import { worstOf } from "./axis.js";
 import { chip, h } from "./dom.js";
 import { count } from "./format.js";
-import { shorten } from "./names.js";
+import { breakable, shorten } from "./names.js";
 import { drawProfile, frameOf } from "./profile.js";
 import { drawQuantity, worstFigure } from "./quantity.js";
 import { drawTrial } from "./trial.js";
@@ -29,8 +29,8 @@ function history(run) {
 
 /** A trial in a line: how many updates each start needed to come half of the way. */
 function needed(trial) {
-  const words = trial.curves.map((curve) => `${curve.name} ${curve.needed ?? `over ${curve.points.at(-1)[0] + 1}`}`);
-  return `updates: ${words.join(", ")}`;
+  const words = trial.curves.map((curve) => `${curve.needed ?? `over ${curve.points.at(-1)[0] + 1}`} ${curve.name}`);
+  return `updates needed: ${words.join(", ")}`;
 }
 
 function pictures(run, drawn) {
@@ -65,7 +65,7 @@ export function drawCard(run, name, drawn, selected, onSelect) {
   return h(
     "button",
     { class: `card ${verdict}`, type: "button", "aria-pressed": String(selected), "data-run": run.run, onclick: () => onSelect(run.run) },
-    h("span", { class: "card-head" }, chip(verdict), h("span", { class: "name", title: run.run }, name)),
+    h("span", { class: "card-head" }, chip(verdict), h("span", { class: "name", title: run.run }, breakable(name))),
     drawn ? pictures(run, drawn) : h("span", { class: "profile mini waiting" }),
     h("span", { class: "headline", title: headline(run) }, headline(run)),
     h("span", { class: "small" }, history(run)),

@@ -48,6 +48,9 @@ function around(names, width) {
 /** A cut name as an element: the whole path is its tooltip, and what a copied selection holds. */
 export const named = (path, text = path) => h("span", { class: "path", title: path, "data-path": text === path ? null : path }, text);
 
+/** A name that may be broken behind its separators. */
+export const breakable = (name) => name.split(/(?<=[_/-])/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+
 /** Whoever copies a cut name gets the whole path. */
 export function copyWholeNames() {
   document.addEventListener("copy", (event) => {

@@ -36,14 +36,23 @@ export function reading(layer, i, step, lines, more = null) {
 export function follow(frame, profile, heat, tip, on) {
   let here = null;
   let drawn = on.step;
+  let waiting = 0;
+  const place = () => {
+    const x = here === null ? -9 : frame.x(here.layer);
+    for (const cursor of profile.querySelectorAll(".cursor")) for (const end of ["x1", "x2"]) cursor.setAttribute(end, x);
+  };
   const show = (layer, step, x, y) => {
     here = layer === null ? null : { layer, step };
     heat.point(layer, step);
     if (drawn !== (step ?? on.step)) {
       drawn = step ?? on.step;
-      on.redraw(drawn);
+      cancelAnimationFrame(waiting); // one picture a frame, however fast the pointer is
+      waiting = requestAnimationFrame(() => {
+        on.redraw(drawn);
+        place();
+      });
     }
-    for (const cursor of profile.querySelectorAll(".cursor")) for (const end of ["x1", "x2"]) cursor.setAttribute(end, layer === null ? -9 : frame.x(layer));
+    place();
     tip.show(layer === null ? null : on.read(layer, drawn), x, y);
   };
   const leave = () => show(null, null);

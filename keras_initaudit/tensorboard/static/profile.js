@@ -135,10 +135,11 @@ function inside(frame, name, all, placed) {
   return [dots.length > 0 && s("path", { class: `inside ${name}`, d: dots.join("") }), crosses.length > 0 && s("path", { class: "cross", d: crosses.join("") })];
 }
 
-/** The slots that a finding marks: shaded, with a bar at the foot. */
+/** The slots that a finding marks: a bar at the foot, and shaded where that is no more than half of them. */
 function faults(frame, marked) {
   const bottom = frame.height - frame.bottom;
   const foot = frame.mini ? 4 : 6;
+  const few = !frame.mini && 2 * marked.length <= frame.count;
   const runs = [];
   for (const i of [...marked].sort((a, b) => a - b)) {
     if (runs.length && runs.at(-1)[1] === i - 1) runs.at(-1)[1] = i;
@@ -146,7 +147,7 @@ function faults(frame, marked) {
   }
   return s("g", { class: "fault-at" }, runs.map(([from, to]) => {
     const area = { x: frame.left + from * frame.cell, width: Math.max(1.5, (to - from + 1) * frame.cell) };
-    return [s("rect", { ...area, y: frame.top, height: bottom - frame.top }), s("rect", { class: "foot", ...area, y: bottom - foot, height: foot })];
+    return [few && s("rect", { ...area, y: frame.top, height: bottom - frame.top }), s("rect", { class: "foot", ...area, y: bottom - foot, height: foot })];
   }));
 }
 

@@ -42,7 +42,7 @@ export function drawQuantity(frame, entry, one, other, marked, title) {
     { class: frame.mini ? "quantity mini" : "quantity", viewBox: `0 0 ${frame.width} ${height}`, width: frame.width, height, role: "img", "aria-label": title },
     s("rect", { class: "plot", x: frame.left, y: top, width: frame.inner, height: height - top - bottom }),
     s("rect", { class: "band", ...band }),
-    marked.length > 0 && !frame.mini && s("g", { class: "fault-at" }, marked.map((i) => s("rect", { x: frame.x(i) - frame.cell / 2, y: top, width: frame.cell, height: height - top - bottom }))),
+    marked.length > 0 && !frame.mini && 2 * marked.length <= frame.count && s("g", { class: "fault-at" }, marked.map((i) => s("rect", { x: frame.x(i) - frame.cell / 2, y: top, width: frame.cell, height: height - top - bottom }))),
     !frame.mini && ticks.map((tick) => [s("line", { class: "grid", x1: frame.left, x2: frame.width - frame.right, y1: y(tick), y2: y(tick) }), s("text", { class: "tick", x: frame.left - 8, y: y(tick) + 4, "text-anchor": "end" }, entry.kind === "scale" ? readOut(entry, tick) : entry.kind === "fraction" ? readOut(entry, tick) : String(Number(tick.toFixed(1))))]),
     Object.entries(bars).map(([kind, drawn]) => drawn.length > 0 && s("path", { class: `bar ${kind}`, d: drawn.join("") })),
     crosses.length > 0 && s("path", { class: "cross", d: crosses.join("") }),

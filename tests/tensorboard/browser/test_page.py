@@ -155,7 +155,7 @@ def test_the_profile_shows_the_numbers_that_were_measured(page, logged, run):
 def test_all_cards_have_the_same_axes(page):
     driver = page()
     until(lambda: len(all_of(driver, ".card svg.profile")) == 9)
-    bands = {(b.get_attribute("y"), b.get_attribute("height")) for b in all_of(driver, ".card .band")}
+    bands = {(b.get_attribute("y"), b.get_attribute("height")) for b in all_of(driver, ".card .profile .band")}
     assert len(bands) == 1
 
 
