@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "keras_initaudit"
 ROOMS = {
     "records": ((), ()),
     "flow": (("records",), ()),
+    "trunk": (("records", "flow"), ()),
     "numerals": ((), ()),
     "names": ((), ()),
     "progress": ((), ()),
@@ -27,8 +28,11 @@ ROOMS = {
         ("records", "flow", "progress", "theory", "layers", "initializers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
-    "report": (("records", "flow", "numerals", "names"), ()),
-    "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
+    "report": (("records", "flow", "trunk", "numerals", "names"), ()),
+    "tensorboard": (
+        ("records", "flow", "trunk", "diagnosis", "report"),
+        ("tensorboard", "werkzeug", "numpy", "google"),
+    ),
     "auditing": (("records", "progress", "observe", "diagnosis", "remedies", "report"), ("keras",)),
     "callback": (
         ("records", "schedules", "progress", "auditing", "observe", "diagnosis", "report", "tensorboard"),

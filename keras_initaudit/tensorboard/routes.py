@@ -18,7 +18,7 @@ import gzip
 import importlib.resources
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,19 +28,13 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from ..records import (
-    HISTOGRAM_KINDS,
-    VERDICTS,
-    Finding,
-    Verdict,
-    marked_paths,
-    scalars,
-    to_jsonable,
-    verdict_of,
-)
+from ..diagnosis import Thresholds
+from ..diagnosis.rules import RULES
+from ..records import HISTOGRAM_KINDS, VERDICTS, to_jsonable
 from ..report import BAND
 from . import metadata
-from .store import Audit, Source, Store, known_columns, select
+from .answers import card_data, label, line_data, run_data
+from .store import Source, Store, known_columns, select
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _LONGEST_LIST = 200
@@ -105,7 +99,7 @@ class InitAuditTab(base_plugin.TBPlugin):
             try:
                 header = self._store.header(source, run, stamp)
                 audits = self._store.audits(source, run, stamp)
-                card |= _card(header, audits)
+                card |= card_data(header, audits)
             except ValueError as error:
                 card["problem"] = str(error)
             cards.append(card)
@@ -116,7 +110,9 @@ class InitAuditTab(base_plugin.TBPlugin):
         audits = self._store.audits(source, run, stamp)
 
         def load() -> tuple[str, int]:
-            text = _dumps({"run": run, "label": label(run), "stamp": list(stamp)} | _run_data(header, audits))
+            trunk = self._store.trunk(source, run, stamp)
+            named = {"run": run, "label": label(run), "stamp": list(stamp)}
+            text = _dumps(named | run_data(header, audits, trunk))
             return text, len(text)
 
         return _respond(request, self._store.keep((source.experiment, run, "run"), stamp, load), "application/json")
@@ -124,8 +120,9 @@ class InitAuditTab(base_plugin.TBPlugin):
     def _columns(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
         """The numbers: uint32 length of a JSON head, the head, then float32 `[columns, steps, rows]`, little-endian.
 
-        The head holds `columns`, `steps` and `rows` (their positions among the run's rows), padded with spaces to a
-        multiple of four bytes, so that the numbers can be used where they lie.
+        The head holds `columns`, `steps` and `rows` (their positions among the run's rows), and with `line=1` the main
+        line and where each row of the run stands along it. It is padded with spaces to a multiple of four bytes, so
+        that the numbers can be used where they lie.
         """
         run, stamp, header = self._named(request, source)
         known = known_columns(header)
@@ -141,7 +138,10 @@ class InitAuditTab(base_plugin.TBPlugin):
         missing = set(steps or ()) - set(tables.steps)
         if missing:
             raise BadRequestError(f"steps: no audit at {sorted(missing)[0]} in this run")
-        head = json.dumps({"columns": columns, "steps": tables.steps, "rows": rows}, separators=(",", ":")).encode()
+        told: dict[str, Any] = {"columns": columns, "steps": tables.steps, "rows": rows}
+        if request.args.get("line") == "1":
+            told |= line_data(self._store.trunk(source, run, stamp))
+        head = _dumps(told).encode()
         head += b" " * (-len(head) % 4)
         content = struct.pack("<I", len(head)) + head + tables.values.astype("<f4").tobytes()
         packed = gzip.compress(content, compresslevel=1, mtime=0)
@@ -175,91 +175,17 @@ class InitAuditTab(base_plugin.TBPlugin):
             raise BadRequestError(f"run: {run!r} cannot be read: {error}") from error
 
 
-def label(run: str) -> str:
-    """The name of the run for a person: without the folder of the audit.
-
-    >>> label("bad/initaudit"), label("bad/initaudit-2"), label("initaudit")
-    ('bad', 'bad (2)', 'initaudit')
-    """
-    above, _, folder = run.rpartition("/")
-    if above and folder == metadata.RUN_FOLDER:
-        return above
-    number = folder.removeprefix(f"{metadata.RUN_FOLDER}-")
-    return f"{above} ({number})" if above and number != folder and number.isdigit() else run
-
-
-def _card(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
-    """The data of a run's card: the verdict of its last audit and of its first, and the worst message."""
-    card: dict[str, Any] = {
-        "layers": sum(layer.role == "layer" for layer in header.layers),
-        "audits": len(audits),
-        "columns": known_columns(header),
-        "newer": header.format if header.is_newer else None,
-    }
-    if not audits:
-        return card | {"verdict": None}
-    first, last = audits[0], audits[-1]
-    found = last.record.findings if last.record else ()
-    faults = [finding for finding in found if finding.severity != "note"]
-    return card | {
-        "step": last.step,
-        "wall_time": last.wall_time,
-        "loss": to_jsonable(last.record.snapshot.loss) if last.record else None,
-        "verdict": verdict(last),
-        "first_step": first.step,
-        "first_verdict": verdict(first),
-        "headline": faults[0].message if faults else None,
-        "rules": list(dict.fromkeys(finding.rule for finding in faults)),
-        "notes": len(found) - len(faults),
-    }
-
-
-def _run_data(header: metadata.Header, audits: Sequence[Audit]) -> dict[str, Any]:
-    """The page's data of one run: its rows, its audits, and each finding once (audits refer to it by number)."""
-    positions = {layer.path: row for row, layer in enumerate(header.layers)}
-    findings: dict[str, int] = {}
-    made = []
-    for audit in audits:
-        record = audit.record
-        found = [_finding_data(finding, positions) for finding in (record.findings if record else ())]
-        numbers = [findings.setdefault(text, len(findings)) for text in found]
-        made.append(
-            {
-                "step": audit.step,
-                "wall_time": audit.wall_time,
-                "loss": record.snapshot.loss if record else None,
-                "verdict": verdict(audit),
-                "findings": numbers if record else None,
-            }
-        )
-    last = next((audit.record for audit in reversed(audits) if audit.record), metadata.AuditRecord())
-    changed = dict(last.changed)
-    return {
-        "newer": header.format if header.is_newer else None,
-        "columns": known_columns(header),
-        "layers": [metadata.compact_layer(changed.get(row, layer)) for row, layer in enumerate(header.layers)],
-        "audits": made,
-        "findings": [json.loads(text) for text in findings],
-        "trials": [trial for audit in audits if audit.record for trial in audit.record.trials],
-        **scalars(last.snapshot),
-    }
-
-
-def _finding_data(finding: Finding, positions: Mapping[str, int]) -> str:
-    """A finding as the page reads it: with the positions of the rows that it marks."""
-    rows = [positions[path] for path in marked_paths(finding) if path in positions]
-    return _dumps(to_jsonable(finding) | {"rows": rows})
-
-
-def verdict(audit: Audit) -> Verdict | None:
-    """The verdict of an audit; None where its findings are not known."""
-    return None if audit.record is None else verdict_of(audit.record.findings)
-
-
 def constants() -> str:
     """The JavaScript module of what is defined in Python."""
     low, high = BAND
-    values = {"BAND": {"low": low, "high": high}, "VERDICTS": VERDICTS}
+    limits = Thresholds()
+    values = {
+        "BAND": {"low": low, "high": high},
+        "VERDICTS": VERDICTS,
+        "RULE_COLUMNS": {rule.slug: rule.sees for rule in RULES},
+        "LEAST_ENTROPY": limits.entropy_warning,
+        "MOST_TIME_LOSS": limits.time_loss_warning,
+    }
     lines = [f"export const {name} = {json.dumps(value)};" for name, value in values.items()]
     return "\n".join(["// Made by routes.py from the constants of the Python package.", *lines, ""])
 

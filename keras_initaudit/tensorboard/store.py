@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tensorboard.data import provider
 
 from ..records import COLUMNS
+from ..trunk import Trunk, trunk_of
 from . import levels, metadata
 
 MOST_AUDITS = 1000
@@ -110,6 +111,17 @@ class Store:
 
         ends: levels.Ends = self.keep((source.experiment, run, "gradient ends"), stamp, load)
         return ends
+
+    def trunk(self, source: Source, run: str, stamp: tuple[int, float]) -> Trunk:
+        """The main line of the run's model, which runs of one architecture share."""
+        layers = self.header(source, run, stamp).layers
+        graph = hash(tuple((row.path, row.inputs, row.role, row.kind, row.shape, row.weight_shape) for row in layers))
+
+        def load() -> tuple[Trunk, int]:
+            return trunk_of(layers), 100 * len(layers)
+
+        trunk: Trunk = self.keep(("trunk", graph), None, load)
+        return trunk
 
     def audits(self, source: Source, run: str, stamp: tuple[int, float]) -> tuple[Audit, ...]:
         """Every audit of the run, by step."""

@@ -98,7 +98,7 @@ def main() -> None:
             routes = {
                 "runs": "runs",
                 "run": f"run?run={run}",
-                "columns, a card": f"columns?run={run}&columns={profile}&steps=ends&rows=layer",
+                "columns, a card": f"columns?run={run}&columns={profile}&steps=ends&line=1",
                 "columns, the chosen run": f"columns?run={run}&columns={profile}",
             }
             print(f"{'route':26}{'first':>9}{'again':>9}{'wire':>10}{'unpacked':>10}")
@@ -128,21 +128,49 @@ def drawn(driver, runs: int) -> float:
 
 
 def react(driver) -> None:
-    """How long the page takes for a move of the pointer over the heat map, by its own clock."""
-    took = driver.execute_script("""
-        const cells = document.querySelector("canvas.cells");
-        const area = cells.getBoundingClientRect();
-        const took = [];
-        for (let i = 0; i < 60; i++) {
-          const at = { clientX: area.left + (area.width * i) / 60, clientY: area.top + (area.height * i) / 60 };
-          const start = performance.now();
-          cells.dispatchEvent(new PointerEvent("pointermove", { ...at, bubbles: true }));
-          document.querySelector(".cell-cursor").getBoundingClientRect();
-          took.push(performance.now() - start);
-        }
-        return took.sort((a, b) => a - b);
-    """)
-    print(f"a move of the pointer: median {took[len(took) // 2]:.1f} ms, worst {took[-1]:.1f} ms")
+    """The longest task of the page's thread while the pointer moves over the pictures and the page scrolls."""
+    for title, body in {
+        "a move over the heat map": """
+            const element = document.querySelector("canvas.cells");
+            const area = element.getBoundingClientRect();
+            const at = { clientX: area.left + area.width * part, clientY: area.top + area.height * part };
+            element.dispatchEvent(new PointerEvent("pointermove", { ...at, bubbles: true }));""",
+        "a move over the profile": """
+            const element = document.querySelector(".profile-place");
+            const area = element.getBoundingClientRect();
+            const at = { clientX: area.left + area.width * part, clientY: area.top + 20 };
+            element.dispatchEvent(new PointerEvent("pointermove", { ...at, bubbles: true }));""",
+        "scrolling": """
+            const element = document.scrollingElement;
+            element.scrollTop = (element.scrollHeight - element.clientHeight) * part;""",
+        "scrolling the cards": """
+            const element = document.querySelector(".cards");
+            element.scrollTop = (element.scrollHeight - element.clientHeight) * part;""",
+    }.items():
+        took = driver.execute_async_script(f"""
+            const done = arguments[0], took = [];
+            let i = 0, before = null;
+            function frame(now) {{
+              const part = i / 60, start = performance.now();
+              {body}
+              document.body.getBoundingClientRect();
+              took.push(performance.now() - start);
+              if (++i < 60) requestAnimationFrame(frame);
+              else setTimeout(() => done(took.sort((a, b) => a - b)), 300);
+            }}
+            window.slow ??= [];
+            window.watch ??= new PerformanceObserver((list) => slow.push(...list.getEntries().map((e) => e.duration)));
+            slow.length = 0;
+            watch.observe({{ entryTypes: ["longtask"] }});
+            requestAnimationFrame(frame);
+        """)
+        slow = driver.execute_script("return slow")
+        print(
+            f"{title + ':':42}median {took[len(took) // 2]:.1f} ms, worst {took[-1]:.1f} ms, longest task "
+            f"{max(slow):.0f} ms"
+            if slow
+            else f"{title + ':':42}median {took[len(took) // 2]:.1f} ms, worst {took[-1]:.1f} ms, no task over 50 ms"
+        )
 
 
 if __name__ == "__main__":

@@ -20,12 +20,15 @@ from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
+from keras_initaudit.diagnosis import Thresholds
+from keras_initaudit.diagnosis.rules import RULES
 from keras_initaudit.flow import Flow
-from keras_initaudit.records import COLUMNS, VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial, dumps
-from keras_initaudit.report import BAND
-from keras_initaudit.tensorboard import eventfile, levels, metadata, reader, routes, store
+from keras_initaudit.records import COLUMNS, VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial
+from keras_initaudit.report import BAND, trials
+from keras_initaudit.tensorboard import answers, eventfile, levels, metadata, reader, routes, store
+from keras_initaudit.tensorboard.answers import label, verdict
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
-from keras_initaudit.tensorboard.routes import InitAuditTab, label, verdict
+from keras_initaudit.tensorboard.routes import InitAuditTab
 from keras_initaudit.tensorboard.summary import Writer, statistics_array
 
 STEPS = tuple(range(25))
@@ -163,6 +166,9 @@ def test_columns_are_the_numbers_that_were_written(client, logs):
     names = ["backward_rms", "activation_mean", "update_log10"]
     head, values = numbers(get(client, "columns", run="bad/initaudit", columns=",".join(names)))
     assert head == {"columns": names, "steps": list(STEPS), "rows": list(range(14))}
+    head, _ = numbers(get(client, "columns", run="bad/initaudit", columns=",".join(names), line=1))
+    assert head["line"] == list(range(1, 13))
+    assert head["places"] == [None, *range(12), None]
     written = np.stack([statistics_array(snapshot) for snapshot in logs[1]["bad"]])
     for column, name in zip(values, names, strict=True):
         np.testing.assert_allclose(column, written[:, :, COLUMNS.index(name)], rtol=2**-12)
@@ -298,6 +304,9 @@ def test_what_the_page_shares_with_python_is_made_from_it(client):
     assert {name: json.loads(value) for name, value in found} == {
         "BAND": dict(zip(("low", "high"), BAND, strict=True)),
         "VERDICTS": list(VERDICTS),
+        "RULE_COLUMNS": {rule.slug: list(rule.sees) for rule in RULES},
+        "LEAST_ENTROPY": Thresholds().entropy_warning,
+        "MOST_TIME_LOSS": Thresholds().time_loss_warning,
     }
     own = "".join(path.read_text() for path in STATIC.glob("*.js"))
     assert not re.search(r"\[-2, 2\]|low: -2|bad: 0", own)
@@ -511,8 +520,72 @@ def test_notes_are_no_faults_on_the_card_and_a_trial_goes_to_the_page_once(tmp_p
     (shown,) = get(client, "runs").json["runs"]
     assert {name: shown[name] for name in card} == card
     told = get(client, "run", run="run").json
-    assert told["trials"] == [json.loads(dumps(trial))]
+    (tried,) = told["trials"]
+    assert [curve["points"] for curve in tried["curves"]] == [
+        [[0, 1.0], [1, 0.25], [2, 0.05]],
+        [[0, 1.0], [1, 0.5], [2, 0.25], [3, 0.1]],
+    ]
+    assert [curve["needed"] for curve in tried["curves"]] == [3, 4]
+    assert tried["ends"] == [2.0, 0.0]
+    assert (shown["trial"] is None) == (card["verdict"] == "healthy")
     assert [finding["severity"] for finding in told["findings"]] == list(dict.fromkeys(grades))
+
+
+def test_a_trial_is_sent_as_the_report_draws_it_and_thinned_for_a_card():
+    losses = tuple(4.0 * 0.9**i for i in range(100))
+    other = Curve((*losses[:50], math.nan), 1.0, 0.0)
+    trial = Trial("bad", other, Curve(losses, 2.0, 1.0, 20), step=3, left_out=("a:b",))
+    remedied = Finding("a-rule", "bad", "x", "m", evidence={"step": 3}, proof="It was tried.")
+    audits = [store.Audit(3, 0.0, metadata.AuditRecord((remedied,), trials=(trial,)))]
+    assert answers.trial_data(audits, 2) is None
+    whole, small = answers.trial_data(audits, 3), answers.trial_data(audits, 9, 10)
+    assert whole["sentence"] == "It was tried."
+    assert whole["ends"] is None  # each curve has its own
+    assert [curve["name"] for curve in whole["curves"]] == ["with the remedy", "as it is"]
+    first, second = (curve["points"] for curve in whole["curves"])
+    assert first == [[i, pytest.approx(part, abs=1e-4)] for i, part in enumerate(trials.left(trial.remedied))]
+    assert second[-1] == [50, None]
+    assert [len(curve["points"]) for curve in small["curves"]] == [10, 10]
+    assert [curve["points"][-1][0] for curve in small["curves"]] == [99, 50]
+    not_run = Trial(None, reason="no time", step=3)
+    audits = [store.Audit(3, 0.0, metadata.AuditRecord((remedied,), trials=(not_run,)))]
+    assert answers.trial_data(audits, 3) == {"step": 3, "outcome": None, "reason": "no time", "curves": []}
+
+
+@pytest.mark.parametrize(
+    ("finding", "trial", "basis", "why"),
+    [
+        (Finding("vanishing-signal", "bad", "x", "m", proof="Tried."), Trial("bad"), "measured", None),
+        (Finding("vanishing-signal", "warning", "x", "m"), Trial("warning"), "measured", None),
+        (Finding("vanishing-signal", "bad", "x", "m"), Trial(None, reason="no time"), "judged", "no time"),
+        (Finding("vanishing-signal", "bad", "x", "m"), Trial("undecided"), "judged", "the trial decided nothing"),
+        (Finding("vanishing-signal", "bad", "x", "m"), None, "judged", None),
+        (Finding("symmetric-units", "bad", "x", "m"), Trial("note"), "seen", None),
+        (Finding("a-rule-of-later", "bad", "x", "m"), None, "judged", None),
+    ],
+)
+def test_the_page_says_whether_a_finding_was_measured(tmp_path, finding, trial, basis, why):
+    (shot,) = Network(4).audits((0,))
+    writer = Writer(tmp_path)
+    writer.write(shot, [finding], trials=[trial] if trial else [])
+    writer.close()
+    (told,) = get(client_of(tmp_path), "run", run="run").json["findings"]
+    assert (told["basis"], told["why_judged"]) == (basis, why)
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("He et al. 2015, section 2.2", []),
+        ("see https://keras.io/api/(x).", ["https://keras.io/api/(x"]),
+        ("arXiv:1502.01852, doi:10.1000/xyz.1.", ["https://arxiv.org/abs/1502.01852", "https://doi.org/10.1000/xyz.1"]),
+        ("javascript:alert(1) http://plain.org", []),
+    ],
+)
+def test_only_safe_addresses_of_a_reference_are_links(text, links):
+    parts = list(answers.reference_parts(text))
+    assert "".join(part for part, _ in parts) == text
+    assert [address for _, address in parts if address] == links
 
 
 # --- never in the way ---------------------------------------------------------------------------------------------

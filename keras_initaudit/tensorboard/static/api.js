@@ -28,9 +28,9 @@ export async function fetchRun(run) {
   return (await get("run", { run })).json();
 }
 
-/** Chosen columns: {columns, steps, rows, at(column) -> Float32Array [steps * rows]}. */
-export async function fetchColumns(run, columns, steps = "all", rows = "all") {
-  const buffer = await (await get("columns", { run, columns: columns.join(","), steps, rows })).arrayBuffer();
+/** Chosen columns: {columns, steps, rows, at(column) -> Float32Array [steps * rows]}; with `line`, the main line too. */
+export async function fetchColumns(run, columns, steps = "all", line = false) {
+  const buffer = await (await get("columns", { run, columns: columns.join(","), steps, ...(line && { line: 1 }) })).arrayBuffer();
   const length = new DataView(buffer).getUint32(0, true);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const size = head.steps.length * head.rows.length;

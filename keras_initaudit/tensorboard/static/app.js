@@ -1,31 +1,33 @@
 // The page: what is chosen, what has been fetched, and who draws it. Every number comes from model.js.
 
 import { fetchColumns, fetchHistograms, fetchRun, fetchRuns } from "./api.js";
-import { drawCard } from "./cards.js";
+import { makeAxis } from "./axis.js";
+import { cardNames, drawCard } from "./cards.js";
+import { pairRows } from "./compare.js";
 import { forgetColours } from "./colour.js";
 import { drawDetail } from "./detail.js";
 import { chip, h } from "./dom.js";
 import { drawEmpty } from "./empty.js";
 import { drawFindings } from "./findings.js";
 import { count, DIGITS, num } from "./format.js";
-import { drawHeatmap, heatmapLegend } from "./heatmap.js";
 import { followTheme, onAddress, onReload, readAddress, writeAddress } from "./host.js";
-import { columnsFor, curve, sortRuns, statistic, statisticFor, STATISTICS } from "./model.js";
-import { follow, makeTip, reading } from "./pointer.js";
-import { drawProfile, frameOf, profileLegend } from "./profile.js";
+import { columnsFor, curve, PROFILE, quantitiesFor, sortRuns, statistic, statisticFor } from "./model.js";
+import { copyWholeNames } from "./names.js";
+import { drawPictures } from "./pictures.js";
+import { makeTip } from "./pointer.js";
 import { rowsOf, SHOWN } from "./rows.js";
 import { drawTable, firstOrder } from "./table.js";
 
-const PROFILE = ["activation", "backward"].map(statistic);
 const EMPTY_AGAIN = 5000;
 const MANY_RUNS = 6;
 
 /** Everything that is fetched, and everything that is chosen. */
 const state = {
   runs: null,
-  profiles: new Map(), // run -> {stamp, now, start}
-  chosen: null, // {info, table, layers: positions, steps, curves}
-  view: { run: null, step: null, stat: null, layer: null, runs: "", filter: "", by: null, descending: false, all: false },
+  profiles: new Map(), // run -> {stamp, axis, now, start, quantities}
+  chosen: null, // {info, table, columns, cache}
+  other: null, // the same of the run that the chosen one is compared with, with `pairs`, or null
+  view: { run: null, step: null, stat: null, layer: null, block: null, with: null, runs: "", filter: "", by: null, descending: false, all: false },
 };
 
 let root = null;
@@ -37,13 +39,15 @@ export function start(element) {
   Object.assign(state.view, viewOf(readAddress()));
   parts = {
     notice: h("p", { class: "notice", role: "status", hidden: true }),
+    title: h("h1", { class: "hidden-word" }, "Init Audit"),
     cards: h("nav", { class: "cards", "aria-label": "Runs" }),
     search: h("input", { type: "search", class: "search", placeholder: "Filter runs", "aria-label": "Filter runs", hidden: true, oninput: onSearch }),
     run: h("article", { class: "run" }),
     tip: makeTip(),
   };
   parts.search.value = state.view.runs;
-  root.append(parts.notice, parts.search, parts.cards, parts.run, parts.tip.box);
+  root.append(parts.title, parts.notice, parts.search, parts.cards, parts.run, parts.tip.box);
+  copyWholeNames();
   followTheme(() => {
     forgetColours();
     drawRun();
@@ -51,7 +55,7 @@ export function start(element) {
   onReload(() => refresh(false));
   onAddress((given) => {
     if (!given.run) return; // another tab, or ours as the bar opens it
-    Object.assign(state.view, { step: null, layer: null, stat: null, filter: "" }, viewOf(given));
+    Object.assign(state.view, { step: null, layer: null, stat: null, block: null, with: null, filter: "" }, viewOf(given));
     refresh();
   });
   new ResizeObserver(debounce(() => root.clientWidth !== state.width && drawRun(), 80)).observe(root);
@@ -61,7 +65,7 @@ export function start(element) {
 /** What an address asks for, as far as it makes sense. */
 function viewOf(given) {
   const view = {};
-  for (const name of ["run", "stat", "layer", "filter", "runs"]) if (given[name]) view[name] = given[name];
+  for (const name of ["run", "stat", "layer", "block", "with", "filter", "runs"]) if (given[name]) view[name] = given[name];
   if (/^-?\d+$/.test(given.step ?? "")) view.step = Number(given.step);
   return view;
 }
@@ -105,17 +109,37 @@ async function refresh(anew = true) {
 async function loadProfile(run) {
   if (run.problem || String(state.profiles.get(run.run)?.stamp) === String(run.stamp)) return;
   try {
-    const table = await fetchColumns(run.run, columnsFor(PROFILE).filter((name) => run.columns.includes(name)), "ends", "layer");
+    const shown = run.rules ? quantitiesFor(run.rules, run.columns) : [];
+    const columns = columnsFor([...PROFILE.map(statistic), ...shown]).filter((name) => run.columns.includes(name));
+    const table = await fetchColumns(run.run, columns, "ends", true);
     const last = table.steps.length - 1;
-    const at = (step) => ({ activation: curve(table, statistic("activation"), step), backward: curve(table, statistic("backward"), step) });
-    state.profiles.set(run.run, { stamp: run.stamp, now: at(last), start: last > 0 ? at(0) : null });
+    const at = (step) => Object.fromEntries(PROFILE.map((id) => [id, curve(table, statistic(id), step)]));
+    const quantities = shown.map((entry) => [entry, curve(table, entry, last)]);
+    const axis = makeAxis(table.line, table.places, table.places.map(() => "layer"));
+    state.profiles.set(run.run, { stamp: run.stamp, axis, now: at(last), start: last > 0 ? at(0) : null, quantities });
   } catch (error) {
     run.problem = error.message;
   }
-  drawCards();
+  const stands = [...parts.cards.children].find((card) => card.dataset.run === run.run);
+  if (!stands) return;
+  const focused = stands === document.activeElement;
+  const made = cardOf(run, cardNames(state.runs));
+  stands.replaceWith(made);
+  if (focused) made.focus();
 }
 
-/** Fetches the chosen run, unless what is here is still as the log has it; then it is drawn again if `anew`. */
+/** What the pictures of the chosen run need. */
+const wantedColumns = (run) => columnsFor([...SHOWN, state.view.stat].map(statistic).concat(quantitiesFor(run.rules, run.columns)));
+
+/** A run with its numbers, unless what is here is still as the log has it. */
+async function fetchWhole(run, columns, here) {
+  if (here?.info.run === run.run && String(here.info.stamp) === String(run.stamp) && columns.every((name) => here.columns.includes(name))) return here;
+  const known = columns.filter((name) => run.columns.includes(name));
+  const [info, table] = await Promise.all([fetchRun(run.run), fetchColumns(run.run, known)]);
+  return { info, table, columns, cache: new Map() };
+}
+
+/** Fetches the chosen run and the one beside it, where the log has them anew; draws them then, and if `anew`. */
 async function loadRun(anew = true) {
   const run = state.runs.find((one) => one.run === state.view.run);
   const mine = ++turn;
@@ -125,51 +149,40 @@ async function loadRun(anew = true) {
     return;
   }
   state.view.stat ??= statisticFor(run.rules);
-  const entry = statistic(state.view.stat);
-  const columns = columnsFor([...SHOWN.map(statistic), entry]);
-  const here = state.chosen;
-  if (here?.info.run === run.run && String(here.info.stamp) === String(run.stamp) && columns.every((name) => here.columns.includes(name))) {
-    if (anew) drawRun();
-    return;
-  }
+  const beside = state.runs.find((one) => one.run === state.view.with && one !== run && !one.problem) ?? null;
+  const columns = wantedColumns(run);
+  const before = [state.chosen, state.other];
   try {
-    const known = columns.filter((name) => run.columns.includes(name));
-    const [info, table] = await Promise.all([fetchRun(run.run), fetchColumns(run.run, known)]);
+    const [chosen, other] = await Promise.all([fetchWhole(run, columns, state.chosen), beside && fetchWhole(beside, columns, state.other)]);
     if (mine !== turn) return;
-    state.chosen = { info, table, columns, layers: positions(info.layers), cache: new Map() };
-    state.chosen.profile = narrowed(table, state.chosen.layers);
-    if (state.view.by === null) Object.assign(state.view, firstOrder(info.layers.length));
-    say(null);
+    if (chosen !== state.chosen && state.view.by === null) Object.assign(state.view, firstOrder(chosen.info.layers.length));
+    state.chosen = chosen;
+    state.other = other && { ...other, pairs: pairRows(chosen.info.layers, other.info.layers) };
+    if (other && !state.other.pairs) say(`${other.info.label} has other layers than ${chosen.info.label}: nothing can be compared.`);
+    else say(null);
   } catch (error) {
     if (mine !== turn) return;
     say(error.message);
     return;
   }
-  drawRun();
+  if (anew || state.chosen !== before[0] || state.other?.table !== before[1]?.table) drawRun();
 }
 
-const positions = (layers) => layers.flatMap((layer, row) => ((layer.role ?? "layer") === "layer" ? [row] : []));
-
-/** The table with the rows of the profile alone: the layers, without their parts and without the batch. */
-function narrowed(table, rows) {
-  const made = new Map();
-  const at = (column) => {
-    if (!made.has(column)) {
-      const whole = table.at(column);
-      const kept = whole && new Float32Array(table.steps.length * rows.length);
-      if (whole) for (let step = 0, out = 0; step < table.steps.length; step++) for (const row of rows) kept[out++] = whole[step * table.rows.length + row];
-      made.set(column, kept);
-    }
-    return made.get(column);
-  };
-  return { ...table, rows, at };
-}
-
-/** A statistic's curves, one a step, of the profile's rows; kept until the run is fetched again. */
+/** A statistic's curves, one a step, of all rows; kept until the run is fetched again. */
 function curves(entry) {
-  const { cache, profile } = state.chosen;
-  if (!cache.has(entry.id)) cache.set(entry.id, profile.steps.map((_, step) => curve(profile, entry, step)));
+  const { cache, table } = state.chosen;
+  if (!cache.has(entry.id)) cache.set(entry.id, table.steps.map((_, step) => curve(table, entry, step)));
   return cache.get(entry.id);
+}
+
+/** The curve of the run beside the chosen one, at its rows, at the shown step or the last one before it. */
+function besides(entry) {
+  const { table, pairs } = state.other;
+  const wanted = state.chosen.table.steps[shownStep()];
+  const at = Math.max(0, table.steps.findLastIndex((step) => step <= wanted));
+  const one = curve(table, entry, at);
+  const take = (values, none) => Float32Array.from(pairs, (row) => (row < 0 ? none : values[row]));
+  return { level: take(one.level, NaN), value: take(one.value, NaN), broken: take(one.broken, 0) };
 }
 
 // --- choosing ---------------------------------------------------------------------------------------------------
@@ -177,14 +190,14 @@ function curves(entry) {
 function choose(change) {
   const before = { ...state.view };
   Object.assign(state.view, change);
-  const { run, step, stat, layer, filter, runs } = state.view;
-  writeAddress({ run, step, stat, layer, filter, runs });
+  if (before.run !== state.view.run) Object.assign(state.view, { step: null, layer: null, stat: null, block: null, by: null, all: false });
+  const { run, step, stat, layer, block, with: other, filter, runs } = state.view;
+  writeAddress({ run, step, stat, layer, block, with: other, filter, runs });
   if (before.run !== run) {
-    Object.assign(state.view, { step: null, layer: null, stat: null, by: null, all: false });
     drawCards();
     loadRun();
-  } else if (before.stat !== stat) loadRun();
-  else if (before.step !== step) drawRun();
+  } else if (before.stat !== stat || before.with !== other) loadRun();
+  else if (before.step !== step || before.block !== block) drawRun();
   else {
     parts.table.replaceChildren(table());
     if (before.layer !== layer) drawLayer();
@@ -198,6 +211,7 @@ function onSearch(event) {
 }
 
 const chooseLayer = (path) => choose({ layer: state.view.layer === path ? null : path });
+const chooseBlock = (path) => choose({ block: state.view.block === path ? null : path });
 
 /** The position of the shown audit: the chosen step, else the last. */
 function shownStep() {
@@ -213,10 +227,13 @@ function drawCards() {
   parts.search.hidden = state.runs.length <= MANY_RUNS && !wanted;
   const shown = state.runs.filter((run) => !wanted || `${run.run} ${run.verdict} ${run.rules?.join(" ")}`.toLowerCase().includes(wanted));
   const focused = document.activeElement?.dataset?.run;
-  parts.cards.replaceChildren(...shown.map((run) => drawCard(run, state.profiles.get(run.run) ?? null, run.run === state.view.run, (name) => choose({ run: name }))));
+  const names = cardNames(state.runs);
+  parts.cards.replaceChildren(...shown.map((run) => cardOf(run, names)));
   if (!shown.length) parts.cards.append(h("p", { class: "quiet" }, "No run matches the filter."));
   if (focused) [...parts.cards.children].find((card) => card.dataset.run === focused)?.focus();
 }
+
+const cardOf = (run, names) => drawCard(run, names.get(run.run), state.profiles.get(run.run) ?? null, run.run === state.view.run, (name) => choose({ run: name }));
 
 function auditAt(step) {
   const { info, table } = state.chosen;
@@ -246,11 +263,11 @@ function drawRun() {
   const step = shownStep();
   const box = h("div", { class: "pictures" });
   const found = findingsAt(step);
-  const side = drawFindings(found, state.chosen.table.steps[step], chooseLayer);
+  const side = drawFindings(found, state.chosen.info.trials, state.chosen.table.steps[step], chooseLayer);
   parts.detail = h("div", { class: "detail-place" });
   parts.table = h("div", null, table());
   parts.run.replaceChildren(head(run, step), h("div", { class: "upper" }, found?.length ? [box, side] : [side, box]), parts.detail, tools(), parts.table);
-  box.append(...pictures(box.clientWidth, step));
+  box.append(...pictures(box.clientWidth, step, found ?? []));
   drawLayer();
   document.scrollingElement.scrollTop = scrollTop; // measuring the half-built page has moved it
 }
@@ -270,40 +287,40 @@ function head(run, step) {
     h("h2", { title: info.run }, info.label),
     chip(audit.verdict ?? run?.verdict),
     h("span", { class: "small" }, facts.join(" · ")),
+    comparing(),
     !last && h("button", { type: "button", class: "link", onclick: () => choose({ step: null }) }, "back to the latest audit"),
   );
 }
 
-function pictures(width, step) {
-  const { info, layers, table } = state.chosen;
-  const entry = statistic(state.view.stat);
-  const names = layers.map((row) => info.layers[row].path);
-  if (!names.length) return [h("p", { class: "quiet" }, "This audit has no layers to draw.")];
-  const frame = frameOf(width, names.length);
-  const at = (one) => ({ activation: curves(statistic("activation"))[one], backward: curves(statistic("backward"))[one] });
-  const title = `Depth profile of ${info.label} at step ${table.steps[step]}`;
-  const profile = h("div", { class: "profile-place" }, drawProfile(frame, at(step), step > 0 ? at(0) : null, title));
-  const heat = drawHeatmap(frame, entry, curves(entry), table.steps, names, `${entry.name}: layers from left to right, steps from top to bottom. Arrow keys move, Enter opens the layer, space shows the step.`);
-  const picker = h("select", { "aria-label": "Statistic of the heat map", onchange: (event) => choose({ stat: event.target.value }) }, available().map((one) => h("option", { value: one.id, selected: one.id === entry.id }, one.name)));
-  const layerAt = (i) => info.layers[layers[i]];
-  const read = [...new Set([...PROFILE, entry])];
-  follow(frame, profile, heat, parts.tip, {
-    step,
-    steps: table.steps.length,
-    redraw: (one) => profile.replaceChildren(drawProfile(frame, at(one), one > 0 ? at(0) : null, `Depth profile at step ${table.steps[one]}`)),
-    read: (i, one) => reading(layerAt(i), i, table.steps[one], read.map((each) => [each, curves(each)[one]])),
-    open: (i) => chooseLayer(layerAt(i).path),
-    pin: (one) => choose({ step: table.steps[one] }),
-  });
-  return [
-    h("div", { class: "picture-head" }, h("h3", null, "Signal and gradient by depth"), profileLegend(step > 0)),
-    profile,
-    h("div", { class: "picture-head" }, h("h3", null, "Layer × step"), picker, heatmapLegend(entry)),
-    heat.element,
-  ];
+/** The choice of the run to compare with. */
+function comparing() {
+  const others = state.runs.filter((run) => run.run !== state.view.run && !run.problem);
+  if (!others.length) return null;
+  const options = others.map((run) => h("option", { value: run.run, selected: run.run === state.view.with }, run.label));
+  return h("label", { class: "small comparing" }, "compare with ", h("select", { onchange: (event) => choose({ with: event.target.value || null }) }, h("option", { value: "" }, "no other run"), options));
 }
 
-const available = () => STATISTICS.filter((one) => state.chosen.info.columns.includes(one.column));
+function pictures(width, step, found) {
+  const { info, table } = state.chosen;
+  const faults = found.filter((finding) => finding.severity !== "note");
+  const opened = info.layers.findIndex((layer) => layer.path === state.view.block);
+  return drawPictures(width, {
+    info,
+    table,
+    step,
+    axis: makeAxis(info.line, info.places, info.layers.map((layer) => layer.role), opened < 0 ? null : opened),
+    stat: state.view.stat,
+    quantities: quantitiesFor(faults.map((finding) => finding.rule), info.columns).filter((entry) => table.at(entry.column)),
+    rows: faults[0]?.rows ?? [],
+    curves,
+    other: state.other?.pairs ? { label: state.other.info.label, curve: besides } : null,
+    tip: parts.tip,
+    onStat: (stat) => choose({ stat }),
+    onStep: (at) => choose({ step: at }),
+    onLayer: chooseLayer,
+    onBlock: chooseBlock,
+  });
+}
 
 // --- the table and the layer ------------------------------------------------------------------------------------
 
@@ -321,11 +338,12 @@ function table() {
 
 /** Rows of the table at the shown audit; kept, because a key in the filter asks for them again. */
 function tableRows() {
-  const { info, table: numbers, cache, layers } = state.chosen;
+  const { info, table: numbers, cache } = state.chosen;
   const step = shownStep();
-  const key = `rows ${step} ${state.view.stat}`;
+  const other = state.other?.pairs ? state.other : null;
+  const key = `rows ${step} ${state.view.stat} ${other?.info.run} ${other?.info.stamp}`;
   const entry = statistic(state.view.stat);
-  if (!cache.has(key)) cache.set(key, rowsOf(info.layers, numbers, step, findingsAt(step) ?? [], layers, entry, curves(entry)));
+  if (!cache.has(key)) cache.set(key, rowsOf(info.layers, numbers, step, findingsAt(step) ?? [], entry, curves(entry), other && besides));
   return cache.get(key);
 }
 

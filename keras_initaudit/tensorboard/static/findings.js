@@ -1,8 +1,14 @@
-// The findings of the shown audit: message, remedy to copy, proof, reference.
+// The findings of the shown audit: what, how severe, how that was come by, the remedy to copy, the trial, the reference.
 
 import { copyButton, h, icon } from "./dom.js";
-import { size } from "./format.js";
+import { count, size } from "./format.js";
 import { severity } from "./model.js";
+import { named, shorten } from "./names.js";
+import { trialFigure } from "./trial.js";
+
+const NAME = 40;
+/** How the severity was come by: by the trial, by the plain limits of the rules, or because it is so whatever happens. */
+const BASIS = { measured: "measured", judged: "judged by limits", seen: "seen directly" };
 
 function evidence(finding) {
   const shown = Object.entries(finding.evidence ?? {}).filter(([name, value]) => ["observed", "expected", "threshold"].includes(name) && value !== null);
@@ -18,22 +24,55 @@ function consequences(finding) {
   return rules.length ? h("p", { class: "small" }, `It leads to ${rules.join(", ")}.`) : null;
 }
 
-function drawFinding(finding, onLayer) {
+/** A reference; the server has split it where an address begins or ends. */
+function reference(parts) {
+  return h("p", { class: "small reference" }, parts.map(([text, address]) => (address ? h("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, text) : text)));
+}
+
+/** The same finding at several blocks is one: its words differ in names and numbers alone. */
+export function grouped(findings) {
+  const groups = new Map();
+  for (const finding of findings) {
+    const words = finding.layer === null ? finding.message : finding.message.split(finding.layer).join("");
+    const key = [finding.rule, finding.severity, finding.remedy, words.replace(/[\d.]+(e-?\d+)?/g, "#").replace(/[\w/]*#[\w/#]*/g, "#")].join("\n");
+    groups.set(key, [...(groups.get(key) ?? []), finding]);
+  }
+  return [...groups.values()];
+}
+
+function places(group, onLayer) {
+  const layers = group.map((finding) => finding.layer).filter((layer) => layer !== null);
+  if (!layers.length) return null;
+  const names = shorten(layers, NAME);
+  const links = layers.map((layer, i) => h("button", { class: "link", type: "button", onclick: () => onLayer(layer) }, named(layer, names[i])));
+  if (links.length === 1) return links;
+  return h("details", { class: "places" }, h("summary", null, `at ${count(links.length, "place")}, first ${names[0]}`), h("ul", { class: "plain" }, links.map((link) => h("li", null, link))));
+}
+
+function drawFinding(group, trials, drawnTrials, onLayer) {
+  const [finding] = group;
+  const trial = finding.trial === null ? null : trials.find((one) => one.step === finding.trial);
+  const figure = trial && !drawnTrials.has(trial.step) && finding.severity !== "note" ? trialFigure(trial) : null;
+  if (figure) drawnTrials.add(trial.step);
+  const shared = finding.proof && drawnTrials.has(finding.proof);
+  drawnTrials.add(finding.proof);
   return h(
     "li",
     { class: `finding ${finding.severity}` },
-    h("p", { class: "rule" }, icon(finding.severity), h("b", null, finding.rule), finding.layer !== null && h("button", { class: "link", type: "button", onclick: () => onLayer(finding.layer) }, finding.layer)),
+    h("div", { class: "rule" }, icon(finding.severity), h("span", { class: "hidden-word" }, finding.severity), h("b", null, finding.rule), h("span", { class: `basis ${finding.basis}`, title: finding.why_judged ?? null }, BASIS[finding.basis] ?? ""), places(group, onLayer)),
     h("p", { class: "message" }, finding.message),
     evidence(finding),
     consequences(finding),
-    finding.remedy && h("div", { class: "remedy" }, h("div", { class: "remedy-head" }, h("span", null, "Remedy"), copyButton(finding.remedy)), h("pre", null, h("code", null, finding.remedy))),
-    finding.proof && h("p", { class: "proof" }, finding.proof),
-    finding.reference && h("p", { class: "small" }, finding.reference),
+    finding.remedy && h("div", { class: "remedy" }, h("div", { class: "remedy-head" }, h("span", null, "Remedy"), copyButton(finding.remedy)), h("pre", { tabindex: 0 }, h("code", null, finding.remedy))),
+    finding.proof && h("p", { class: "proof" }, shared ? "The trial above measured it, too." : finding.proof),
+    figure,
+    finding.why_judged && h("p", { class: "small" }, `Judged by the limits, not measured: ${finding.why_judged}.`),
+    finding.reference_parts.length > 0 && reference(finding.reference_parts),
   );
 }
 
 /** The findings of one audit, notes last; null where it is not known what was found. */
-export function drawFindings(findings, step, onLayer) {
+export function drawFindings(findings, trials, step, onLayer) {
   const notesAlone = findings?.length > 0 && findings.every((finding) => finding.severity === "note");
   const title = `${notesAlone ? "Notes" : "Findings"} at step ${step.toLocaleString("en")}`;
   if (findings === null) return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "quiet" }, "Not logged with this audit."));
@@ -41,5 +80,6 @@ export function drawFindings(findings, step, onLayer) {
     return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "all-well" }, icon("healthy"), "None: nothing to change."));
   }
   const sorted = [...findings].sort((a, b) => severity(a.severity) - severity(b.severity));
-  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, sorted.map((finding) => drawFinding(finding, onLayer))));
+  const drawnTrials = new Set();
+  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, grouped(sorted).map((group) => drawFinding(group, trials, drawnTrials, onLayer))));
 }

@@ -3,6 +3,7 @@
 import { cellColour } from "./colour.js";
 import { h } from "./dom.js";
 import { deviation, spread } from "./model.js";
+import { shorten } from "./names.js";
 
 /** The cell that a pixel shows where several share it: the one furthest from the band, so that none is hidden. */
 function worst(entry, one, from, to) {
@@ -53,7 +54,7 @@ export function drawHeatmap(frame, entry, curves, steps, names, title) {
 
   const rows = spread(steps.length, Math.max(2, Math.floor(height / 13)));
   const labels = rows.map((i) => h("span", { class: "step", style: `top:${((i + 0.5) * height) / steps.length}px;width:${frame.left - 8}px` }, steps[i].toLocaleString("en")));
-  const box = h("div", { class: "heatmap", tabindex: 0, role: "img", "aria-label": title, style: `height:${height + layerAxis(frame, names).room}px;width:${frame.width}px` }, canvas, h("div", { class: "cell-cursor", hidden: true }), labels, layerAxis(frame, names).labels.map((label) => h("span", { class: label.turned ? "layer turned" : "layer", style: `left:${label.x}px;top:${height + 4}px`, title: label.text }, label.text)));
+  const box = h("div", { class: "heatmap", tabindex: 0, role: "img", "aria-label": title, style: `height:${height + layerAxis(frame, names).room}px;width:${frame.width}px` }, canvas, h("div", { class: "cell-cursor", hidden: true }), labels, layerAxis(frame, names).labels.map((label) => h("span", { class: label.turned ? "layer turned" : "layer", style: `left:${label.x}px;top:${height + 4}px`, title: label.path, "data-path": label.path }, label.text)));
   const cell = { width: frame.inner / frame.count, height: height / steps.length };
   return {
     element: box,
@@ -70,6 +71,9 @@ export function drawHeatmap(frame, entry, curves, steps, names, title) {
     },
   };
 }
+
+/** Characters of a name that stands turned under its column. */
+const TURNED = 24;
 
 /** Thin lines between cells that are large enough to have them. */
 function rule(context, canvas, columns, rows, ratio) {
@@ -102,12 +106,14 @@ function cross(context, canvas, curves, columns) {
 
 /** The names of the layers where they fit, else their depth now and then. */
 function layerAxis(frame, names) {
-  const longest = Math.max(...names.map((name) => name.length), 1);
-  if (frame.cell >= longest * 6.6 + 8) return { room: 22, labels: names.map((text, i) => ({ text, x: frame.x(i) })) };
-  if (frame.cell >= 16 && longest <= 24) return { room: 18 + longest * 4.6, labels: names.map((text, i) => ({ text, x: frame.x(i), turned: true })) };
+  const short = frame.cell >= 16 ? shorten(names, TURNED) : names;
+  const longest = Math.max(...short.map((name) => name.length), 1);
+  const label = (i, turned) => ({ text: short[i], path: names[i], x: frame.x(i), turned });
+  if (frame.cell >= longest * 6.6 + 8) return { room: 22, labels: names.map((_, i) => label(i, false)) };
+  if (frame.cell >= 16 && longest <= 2 * TURNED) return { room: 18 + longest * 4.6, labels: names.map((_, i) => label(i, true)) };
   const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((stride) => stride * frame.cell >= 34) ?? names.length;
   const shown = names.flatMap((_, i) => (i % every ? [] : [i]));
-  return { room: 22, labels: shown.map((i) => ({ text: String(i), x: frame.x(i) })) };
+  return { room: 22, labels: shown.map((i) => ({ text: String(i), path: names[i], x: frame.x(i) })) };
 }
 
 /** A strip of one layer over its audits, the start at the left, for the table. */

@@ -1,6 +1,6 @@
 // What is drawn, as numbers: no element, no colour. A run's table goes in; curves and cells in decades come out.
 
-import { BAND, VERDICTS } from "./constants.js"; // made by the server from the constants of the Python package
+import { BAND, LEAST_ENTROPY, MOST_TIME_LOSS, RULE_COLUMNS, VERDICTS } from "./constants.js"; // made by the server from the constants of the Python package
 
 /** The one axis of every profile, in decades (log10). What lies outside is marked at the edge. */
 export const AXIS = { low: -10, high: 6 };
@@ -26,28 +26,33 @@ export const STATISTICS = [
   { id: "saturated", name: "Saturated", column: "activation_saturated", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
   { id: "collapsed", name: "Sample spread", column: "activation_spread", bad: "forward_nonfinite", kind: "fraction", band: [0.1, 1], unit: 0.025 },
   { id: "identical", name: "Identical units", column: "weight_identical", bad: "weight_nonfinite", kind: "fraction", ...SMALL },
+  { id: "entropy", name: "Attention entropy", column: "attention_entropy", bad: "forward_nonfinite", kind: "fraction", band: [LEAST_ENTROPY, 1], unit: LEAST_ENTROPY / 4, also: "logit" },
+  { id: "logit", name: "Largest attention logit", column: "attention_logit_max", bad: "forward_nonfinite", kind: "scale", band: [-2, 1.3], unit: 0.4 },
+  { id: "time", name: "Gradient a time step (log10)", column: "backward_time_log10", bad: "backward_nonfinite", kind: "log", band: [-MOST_TIME_LOSS, MOST_TIME_LOSS / 2], unit: MOST_TIME_LOSS / 4 },
+  { id: "unmoved", name: "Weights that an update left as they were", column: "update_zero", bad: "update_nonfinite", kind: "fraction", ...SMALL },
+  { id: "weight", name: "Weight rms", column: "weight_rms", bad: "weight_nonfinite", kind: "scale", band: [-3, 0.5] },
 ];
+
+/** The two that every profile draws. */
+export const PROFILE = ["activation", "backward"];
 
 export const statistic = (id) => STATISTICS.find((entry) => entry.id === id) ?? STATISTICS[0];
 
-const BY_RULE = {
-  "vanishing-signal": "activation",
-  "exploding-signal": "activation",
-  "input-scale": "activation",
-  "target-scale": "activation",
-  "non-finite": "activation",
-  "dead-units": "dead",
-  "saturated-units": "saturated",
-  "collapsed-samples": "collapsed",
-  "symmetric-units": "identical",
-  "divergence": "update",
-  "update-ratio": "update",
-  "no-update": "update",
-};
-
-/** The statistic that shows what was found; the gradient where nothing was. */
+/** The statistic that shows what was found: of the first column that the rule reads; the gradient where nothing was. */
 export function statisticFor(rules) {
-  return BY_RULE[rules?.[0]] ?? "backward";
+  for (const column of RULE_COLUMNS[rules?.[0]] ?? []) {
+    const group = column.endsWith("_nonfinite") ? column.replace("nonfinite", "") : null;
+    const found = STATISTICS.find((one) => one.column === column || (group && one.column.startsWith(group)));
+    if (found) return found.id;
+  }
+  return "backward";
+}
+
+/** The statistics that are drawn beside the profile, because it does not show what was found. */
+export function quantitiesFor(rules, columns) {
+  const entry = statistic(statisticFor(rules));
+  if (!rules?.length || PROFILE.includes(entry.id)) return [];
+  return [entry, entry.also && statistic(entry.also)].filter((one) => one && columns.includes(one.column));
 }
 
 /** Place of a verdict or a severity in the order, worst first; what is no verdict, as a note, stands before "healthy". */

@@ -17,14 +17,14 @@ export function makeTip() {
   return { box, show };
 }
 
-/** What stands in the read-out for one layer at one audit; `lines` holds [statistic, curve] of that audit. */
-export function reading(layer, i, step, lines) {
+/** What stands in the read-out for one row at one audit; `lines` holds [statistic, curve] of that audit, `more` a line. */
+export function reading(layer, i, step, lines, more = null) {
   const line = ([entry, drawn]) => {
     const value = drawn.broken[i] ? "not finite" : readOut(entry, drawn.level[i]);
     const measured = entry.level && !drawn.broken[i] ? ` (rms ${size(drawn.value[i])})` : "";
     return h("div", null, `${entry.name}: `, h("b", null, value), measured);
   };
-  return [h("div", { class: "tip-head" }, layer.path), h("div", { class: "small" }, `${layer.kind ?? ""} · step ${step.toLocaleString("en")}`), ...lines.map(line)];
+  return [h("div", { class: "tip-head" }, layer.path), h("div", { class: "small" }, `${layer.kind ?? ""} · step ${step.toLocaleString("en")}`), ...lines.map(line), ...(more ? [h("div", { class: "small" }, more)] : [])];
 }
 
 /**
@@ -36,15 +36,23 @@ export function reading(layer, i, step, lines) {
 export function follow(frame, profile, heat, tip, on) {
   let here = null;
   let drawn = on.step;
+  let waiting = 0;
+  const place = () => {
+    const x = here === null ? -9 : frame.x(here.layer);
+    for (const cursor of profile.querySelectorAll(".cursor")) for (const end of ["x1", "x2"]) cursor.setAttribute(end, x);
+  };
   const show = (layer, step, x, y) => {
     here = layer === null ? null : { layer, step };
     heat.point(layer, step);
     if (drawn !== (step ?? on.step)) {
       drawn = step ?? on.step;
-      on.redraw(drawn);
+      cancelAnimationFrame(waiting); // one picture a frame, however fast the pointer is
+      waiting = requestAnimationFrame(() => {
+        on.redraw(drawn);
+        place();
+      });
     }
-    const cursor = profile.querySelector(".cursor");
-    for (const end of ["x1", "x2"]) cursor.setAttribute(end, layer === null ? -9 : frame.x(layer));
+    place();
     tip.show(layer === null ? null : on.read(layer, drawn), x, y);
   };
   const leave = () => show(null, null);

@@ -1,6 +1,7 @@
-// The depth profile: signal and gradient against depth on one fixed log axis. The two-second picture.
-// Flat within the band is good, a slope is bad. Dashed is the start, solid is now, a cross is not finite.
+// The depth profile: signal and gradient along the main line on one fixed log axis. The two-second picture.
+// Flat within the band is good, a slope is bad. Dashed is the start, or another run; solid is now, a cross is not finite.
 
+import { alongLine } from "./axis.js";
 import { h, s } from "./dom.js";
 import { power } from "./format.js";
 import { BAND } from "./constants.js";
@@ -93,13 +94,12 @@ function axes(frame) {
     parts.push(s("line", { class: "grid", x1: frame.left, x2: frame.width - frame.right, y1: y, y2: y }));
     parts.push(s("text", { class: "tick", "data-decade": decade, x: frame.left - 8, y: y + 4, "text-anchor": "end" }, power(decade)));
   }
-  const middle = (frame.y(BAND.low) + frame.y(BAND.high)) / 2;
-  parts.push(
-    s("text", { class: "zone good", x: frame.left + 8, y: frame.y(BAND.high) + 14 }, "healthy band"),
-    s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.high) + 14 }, "exploding"),
-    s("text", { class: "zone", x: frame.left + 8, y: frame.y(AXIS.low) - 7 }, "vanishing"),
-    s("text", { class: "axis", x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, "size (log scale)"),
-  );
+  // beside the plot, where no curve is drawn over them
+  const zones = [["exploding", BAND.high, AXIS.high, "zone"], ["healthy", BAND.low, BAND.high, "zone good"], ["vanishing", AXIS.low, BAND.low, "zone"]];
+  for (const [text, low, high, name] of zones) {
+    const middle = (frame.y(low) + frame.y(high)) / 2;
+    parts.push(s("text", { class: name, x: 0, y: 0, transform: `translate(13 ${middle}) rotate(-90)`, "text-anchor": "middle" }, text));
+  }
   return parts;
 }
 
@@ -121,43 +121,83 @@ function endLabels(frame, now) {
   return labels.map(({ name, y }) => s("text", { class: `end ${name}`, x: frame.width - frame.right + 8, y: y + 4 }, names[name]));
 }
 
+/** What stands inside the blocks, small, at its depth; on a card only what lies outside of the band. */
+function inside(frame, name, all, placed) {
+  const r = frame.mini ? 1.4 : 1.9;
+  const dots = [];
+  const crosses = [];
+  for (const { row, x } of placed) {
+    const level = all.level[row];
+    const at = frame.left + (x + 0.5) * frame.cell;
+    if (all.broken[row]) crosses.push(`M${at - r} ${frame.y(AXIS.high) + 2}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`);
+    else if (!Number.isNaN(level) && !(frame.mini && level >= BAND.low && level <= BAND.high)) dots.push(`M${(at - r).toFixed(1)} ${frame.y(level).toFixed(1)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`);
+  }
+  return [dots.length > 0 && s("path", { class: `inside ${name}`, d: dots.join("") }), crosses.length > 0 && s("path", { class: "cross", d: crosses.join("") })];
+}
+
+/** The slots that a finding marks: a bar at the foot, and shaded where that is no more than half of them. */
+function faults(frame, marked) {
+  const bottom = frame.height - frame.bottom;
+  const foot = frame.mini ? 4 : 6;
+  const few = !frame.mini && 2 * marked.length <= frame.count;
+  const runs = [];
+  for (const i of [...marked].sort((a, b) => a - b)) {
+    if (runs.length && runs.at(-1)[1] === i - 1) runs.at(-1)[1] = i;
+    else runs.push([i, i]);
+  }
+  return s("g", { class: "fault-at" }, runs.map(([from, to]) => {
+    const area = { x: frame.left + from * frame.cell, width: Math.max(1.5, (to - from + 1) * frame.cell) };
+    return [few && s("rect", { ...area, y: frame.top, height: bottom - frame.top }), s("rect", { class: "foot", ...area, y: bottom - foot, height: foot })];
+  }));
+}
+
 /**
- * Draws a profile.
+ * Draws a profile along an axis (axis.js).
  *
- * `now` and `start` hold a curve (model.js) for "activation" and "backward"; `start` is null where now is the start.
+ * `now`, `start` and `other` hold a curve of all rows (model.js) for "activation" and "backward": of the shown audit, of
+ * the first one, of the run that it is compared with; the last two may be null. `marked` are the slots with the fault.
  */
-export function drawProfile(frame, now, start, title) {
+export function drawProfile(frame, axis, { now, start = null, other = null, marked = [] }, title) {
   const band = { x: frame.left, width: frame.inner, y: frame.y(BAND.high), height: frame.y(BAND.low) - frame.y(BAND.high) };
+  const along = (curves) => curves && Object.fromEntries(SERIES.map((name) => [name, alongLine(axis, curves[name])]));
+  const here = along(now);
   const curves = [];
-  for (const name of start ? SERIES : []) {
-    curves.push(s("path", { class: `curve start ${name}`, d: path(frame, start[name]) }));
+  for (const [kind, one] of [["start", along(other ? null : start)], ["other", along(other)]]) {
+    for (const name of one ? SERIES : []) curves.push(s("path", { class: `curve ${kind} ${name}`, d: path(frame, one[name]) }));
   }
   for (const name of SERIES) {
-    curves.push(s("path", { class: `curve now ${name}`, d: path(frame, now[name]) }));
-    curves.push(marks(frame, name, now[name], true));
+    curves.push(inside(frame, name, now[name], axis.marks));
+    curves.push(s("path", { class: `curve now ${name}`, d: path(frame, here[name]) }));
+    curves.push(marks(frame, name, here[name], true));
   }
+  const { opened } = axis;
   return s(
     "svg",
     { class: frame.mini ? "profile mini" : "profile", viewBox: `0 0 ${frame.width} ${frame.height}`, width: frame.width, height: frame.height, role: "img", "aria-label": title },
     s("rect", { class: "plot", x: frame.left, y: frame.top, width: frame.inner, height: frame.height - frame.top - frame.bottom }),
+    opened && s("rect", { class: "opened", x: frame.left + opened.from * frame.cell, width: (opened.to - opened.from + 1) * frame.cell, y: frame.top, height: frame.height - frame.top - frame.bottom }),
     s("rect", { class: "band", ...band }),
+    marked.length > 0 && faults(frame, marked),
     frame.mini ? s("line", { class: "one", x1: frame.left, x2: frame.width - frame.right, y1: frame.y(0), y2: frame.y(0) }) : axes(frame),
     curves,
-    frame.mini ? null : endLabels(frame, now),
+    frame.mini ? null : endLabels(frame, here),
     frame.mini ? null : s("line", { class: "cursor", x1: -9, x2: -9, y1: frame.top, y2: frame.height - frame.bottom }),
   );
 }
 
-/** What the lines mean. */
-export function profileLegend(hasStart) {
+/** What the lines mean; `has` says which of them are there. */
+export function profileLegend(has) {
   const sample = (name, kind) =>
     s("svg", { width: 30, height: 12, "aria-hidden": "true" }, s("path", { class: `curve ${kind} ${name}`, d: "M1 6H29" }), kind === "now" && (name === "activation" ? s("g", { class: `points ${name}` }, s("circle", { cx: 15, cy: 6, r: 3 })) : s("g", { class: `points ${name}` }, s("rect", { x: 12.3, y: 3.3, width: 5.4, height: 5.4 }))));
+  const dots = s("svg", { width: 16, height: 12, "aria-hidden": "true" }, s("path", { class: "inside activation", d: "M2 6a2 2 0 1 0 4 0a2 2 0 1 0 -4 0M10 4a2 2 0 1 0 4 0a2 2 0 1 0 -4 0" }));
   return h(
     "div",
     { class: "legend" },
     h("span", null, sample("activation", "now"), "activation rms"),
     h("span", { title: "Norm of dL/d(activation) of one sample at each layer's output, divided by that at the last hidden layer it leads to" }, sample("backward", "now"), "gradient over the last hidden layer's"),
-    hasStart && h("span", null, sample("activation", "start"), "at the start"),
+    has.other ? h("span", null, sample("activation", "other"), `in ${has.other}`) : has.start && h("span", null, sample("activation", "start"), "at the start"),
+    has.inside && h("span", null, dots, "inside a block: click to open it"),
+    has.marked && h("span", null, h("i", { class: "swatch fault" }), "has the fault"),
     h("span", null, s("svg", { width: 12, height: 12, "aria-hidden": "true" }, s("path", { class: "cross", d: "M2 2l8 8m0 -8l-8 8" })), "not finite"),
   );
 }

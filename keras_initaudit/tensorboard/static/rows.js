@@ -7,19 +7,21 @@ import { curve, severity, statistic, trouble } from "./model.js";
 export const SHOWN = ["activation", "gradient", "update", "backward"];
 
 /**
- * `numbers` is the run's table, `place` the rows that the profile has, in its order, and `over` their curves of the
- * chosen statistic, one an audit. `rank` is what "worst first" sorts by: findings, then the distance from the bands.
+ * `numbers` is the run's table and `over` its curves of the chosen statistic, one an audit; `beside` gives the curve of a
+ * statistic in the run that it is compared with, or is null. `rank` is what "worst first" sorts by: findings, then the
+ * distance from the bands.
  */
-export function rowsOf(layers, numbers, step, findings, place, entry, over) {
+export function rowsOf(layers, numbers, step, findings, entry, over, beside = null) {
   const one = Object.fromEntries(SHOWN.map((id) => [id, curve(numbers, statistic(id), step)]));
   const judged = ["activation", "backward"].map((id) => [statistic(id), one[id]]);
   const about = findings.map((finding) => ({ ...finding, rows: new Set(finding.rows) }));
-  const positions = new Map(place.map((row, position) => [row, position]));
+  const two = beside && Object.fromEntries(SHOWN.map((id) => [id, beside(statistic(id))]));
+  const apart = (id, i) => Math.abs(one[id].level[i] - two[id].level[i]);
   return layers.flatMap((layer, index) => {
     if (["input", "target"].includes(layer.role)) return [];
     const found = about.filter((finding) => finding.rows.has(index)).sort((a, b) => severity(a.severity) - severity(b.severity));
-    const pick = (id) => ({ value: one[id].value[index], level: one[id].level[index], broken: one[id].broken[index] });
-    const position = positions.get(index);
+    const read = (of, id) => ({ value: of[id].value[index], level: of[id].level[index], broken: of[id].broken[index] });
+    const pick = (id) => ({ ...read(one, id), other: two && read(two, id) });
     const far = trouble(judged, index);
     const words = describe(layer);
     return {
@@ -33,7 +35,8 @@ export function rowsOf(layers, numbers, step, findings, place, entry, over) {
       gradient: pick("gradient"),
       update: pick("update"),
       stripEntry: entry,
-      strip: position === undefined ? null : { level: over.map((a) => a.level[position]), broken: over.map((a) => a.broken[position]) },
+      strip: { level: over.map((a) => a.level[index]), broken: over.map((a) => a.broken[index]) },
+      difference: two ? Math.max(...SHOWN.map((id) => apart(id, index)).filter((far) => !Number.isNaN(far)), -1) : NaN,
     };
   });
 }

@@ -4,9 +4,12 @@ import { copyButton, h, icon } from "./dom.js";
 import { level as readOut, size } from "./format.js";
 import { drawStrip } from "./heatmap.js";
 import { deviation, sortRows, statistic } from "./model.js";
+import { named, shorten } from "./names.js";
 
 const MANY = 40;
 const SHOWN = 100;
+/** Characters of a name. */
+const WIDTH = 56;
 
 const COLUMNS = [
   { id: "worst", name: "", title: "Worst first", key: (row) => row.rank },
@@ -16,6 +19,7 @@ const COLUMNS = [
   { id: "activation", name: "Activation rms", key: (row) => row.activation.value },
   { id: "gradient", name: "Gradient rms", title: "Of dL/d(weight)", key: (row) => row.gradient.value },
   { id: "update", name: "Update (log10)", title: "log10 of rms(change over the next step) / rms(weight); about −3 is usual", key: (row) => row.update.value },
+  { id: "difference", name: "Apart", title: "Largest distance between the two runs, in decades", key: (row) => row.difference },
   { id: "finding", name: "Finding", key: (row) => row.rank },
 ];
 
@@ -23,24 +27,26 @@ const COLUMNS = [
 export const firstOrder = (count) => (count > MANY ? { by: "worst", descending: false } : { by: "depth", descending: false });
 
 function cell(entry, one) {
-  if (one.broken) return h("td", { class: "number off" }, icon("bad"), "not finite");
+  const other = one.other && h("span", { class: "in-other" }, one.other.broken ? "not finite" : entry.kind === "scale" ? size(one.other.value) : readOut(entry, one.other.value));
+  if (one.broken) return h("td", { class: "number off" }, icon("bad"), "not finite", other);
   const off = one.level !== undefined && deviation(entry, one.level) !== 0;
   const shown = entry.kind === "scale" ? size(one.value) : readOut(entry, one.value);
-  return h("td", { class: off ? "number off" : "number", title: off ? `outside the band: ${readOut(entry, one.level)}` : null }, off ? (deviation(entry, one.level) < 0 ? "↓ " : "↑ ") : "", shown);
+  return h("td", { class: off ? "number off" : "number", title: off ? `outside the band: ${readOut(entry, one.level)}` : null }, off ? (deviation(entry, one.level) < 0 ? "↓ " : "↑ ") : "", shown, other);
 }
 
-function drawRow(row, selected, onLayer) {
+function drawRow(row, name, selected, onLayer) {
   const [worst] = row.findings;
   return h(
     "tr",
     { class: worst?.severity ?? "", "aria-selected": String(selected), "data-row": row.layer.path, onclick: () => onLayer(row.layer.path) },
     h("td", { class: "mark" }, worst && icon(worst.severity)),
     h("td", { class: "number" }, row.layer.depth < 0 ? "" : row.layer.depth),
-    h("td", { class: "layer-name" }, h("button", { class: "link", type: "button", title: row.layer.path }, row.layer.path), h("span", { class: "small" }, row.about)),
-    h("td", null, row.strip && drawStrip(row.stripEntry, row.strip)),
+    h("td", { class: "layer-name" }, h("button", { class: "link", type: "button" }, named(row.layer.path, name)), h("span", { class: "small" }, row.about)),
+    h("td", { class: "strip-cell" }, drawStrip(row.stripEntry, row.strip)),
     cell(statistic("activation"), row.activation),
     cell(statistic("gradient"), row.gradient),
     cell(statistic("update"), row.update),
+    !Number.isNaN(row.difference) && h("td", { class: "number" }, row.difference < 0 ? "–" : size(row.difference)),
     h("td", { class: "finding-cell" }, row.findings.map((finding) => h("span", { class: "rule", title: finding.message }, finding.rule)), worst?.remedy && copyButton(worst.remedy, "Copy remedy")),
   );
 }
@@ -56,16 +62,18 @@ export function drawTable(rows, view, selected, change, onLayer) {
   const column = COLUMNS.find((one) => one.id === view.by) ?? COLUMNS[1];
   const sorted = sortRows(found, column.key, view.descending);
   const shown = view.all ? sorted : sorted.slice(0, SHOWN);
-  const heads = COLUMNS.map((one) => {
+  const names = shorten(shown.map((row) => row.layer.path), WIDTH);
+  const columns = COLUMNS.filter((one) => one.id !== "difference" || rows.some((row) => !Number.isNaN(row.difference)));
+  const heads = columns.map((one) => {
     const active = one.id === view.by;
     const sort = active ? (view.descending ? "descending" : "ascending") : "none";
     const click = () => change({ by: one.id, descending: active && !view.descending });
-    return h("th", { scope: "col", class: `col-${one.id}`, "aria-sort": one.key ? sort : null, title: one.title }, one.key && one.name ? h("button", { type: "button", class: "sort", onclick: click }, one.name, active ? (view.descending ? " ↓" : " ↑") : "") : one.name);
+    return h("th", { scope: "col", class: `col-${one.id}`, "aria-sort": one.key ? sort : null, title: one.title }, one.key && one.name ? h("button", { type: "button", class: "sort", onclick: click }, one.name, active ? (view.descending ? " ↓" : " ↑") : "") : one.name || h("span", { class: "hidden-word" }, one.title));
   });
   return h(
     "div",
     { class: "table-box" },
-    h("table", null, h("thead", null, h("tr", null, heads)), h("tbody", null, shown.map((row) => drawRow(row, row.layer.path === selected, onLayer)))),
+    h("table", null, h("thead", null, h("tr", null, heads)), h("tbody", null, shown.map((row, i) => drawRow(row, names[i], row.layer.path === selected, onLayer)))),
     !found.length && h("p", { class: "quiet" }, "No layer matches the filter."),
     shown.length < sorted.length && h("button", { class: "more", type: "button", onclick: () => change({ all: true }) }, `Show all ${sorted.length.toLocaleString("en")} layers`),
   );

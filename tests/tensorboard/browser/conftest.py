@@ -4,6 +4,7 @@ from pathlib import Path
 
 import chromium
 import pytest
+import residual_network
 from deep_network import Network, findings_of
 from tensorboard_server import tensorboard
 
@@ -48,6 +49,16 @@ def write(folder, network, steps=STEPS, rate=0.05):
     return snapshots
 
 
+def write_blocks(folder, findings=(), trials=(), **options):
+    """The audits of a residual network."""
+    writer = Writer(folder / "initaudit")
+    snapshots = list(residual_network.audits((0, 1, 2), **options))
+    for snapshot in snapshots:
+        writer.write(snapshot, list(findings), trials=list(trials))
+    writer.close()
+    return snapshots
+
+
 def _write_void(folder):
     """The audit of a model without a layer."""
     writer = Writer(folder / "initaudit")
@@ -67,13 +78,21 @@ def logged(tmp_path_factory):
         "evil <i>": write(folder / "evil <i>", Network(6, names=EVIL.__getitem__)),
         "two": write(folder / "two", Network(2)),
         "void": _write_void(folder / "void"),
+        "blocks": write_blocks(
+            folder / "blocks",
+            residual_network.saturated_units(),
+            [residual_network.trial()],
+            saturated=0.93,
+            branch=1e-4,
+        ),
+        "blocks_well": write_blocks(folder / "blocks_well"),
     }
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, logged, chrome):
     with tensorboard(tmp_path_factory.mktemp("server"), logged[0]) as running:
-        assert len(running.runs(7)) == 7
+        assert len(running.runs(9)) == 9
         yield running
 
 

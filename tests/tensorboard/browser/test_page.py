@@ -114,7 +114,7 @@ def test_the_tab_is_in_tensorboards_bar_and_opens_there(chrome, server):
     tab = until(lambda: [e for e in all_of(chrome, "[role=tab]") if e.text.upper() == "INIT AUDIT"])[0]
     tab.click()
     chromium.enter(chrome)
-    assert len(all_of(chrome, ".card")) == 7
+    assert len(all_of(chrome, ".card")) == 9
 
 
 def test_the_worst_runs_come_first_with_their_verdict_in_words(page):
@@ -122,8 +122,10 @@ def test_the_worst_runs_come_first_with_their_verdict_in_words(page):
     cards = [(card.get_attribute("data-run"), one(card, ".chip").text) for card in all_of(driver, ".card")]
     assert cards == [
         ("bad/initaudit", "BAD"),
+        ("blocks/initaudit", "BAD"),
         ("deep/initaudit", "BAD"),
         ("nan/initaudit", "BAD"),
+        ("blocks_well/initaudit", "HEALTHY"),
         ("evil <i>/initaudit", "HEALTHY"),
         ("good/initaudit", "HEALTHY"),
         ("two/initaudit", "HEALTHY"),
@@ -152,8 +154,8 @@ def test_the_profile_shows_the_numbers_that_were_measured(page, logged, run):
 
 def test_all_cards_have_the_same_axes(page):
     driver = page()
-    until(lambda: len(all_of(driver, ".card svg.profile")) == 7)
-    bands = {(b.get_attribute("y"), b.get_attribute("height")) for b in all_of(driver, ".card .band")}
+    until(lambda: len(all_of(driver, ".card svg.profile")) == 9)
+    bands = {(b.get_attribute("y"), b.get_attribute("height")) for b in all_of(driver, ".card .profile .band")}
     assert len(bands) == 1
 
 
@@ -467,11 +469,11 @@ def test_markup_in_names_is_shown_as_text(page):
     driver = page(choose("evil <i>"))
     names = [row.get_attribute("data-row") for row in all_of(driver, "tbody tr")]
     assert names == EVIL
-    assert [link.text for link in all_of(driver, "td.layer-name button")] == EVIL
-    assert (
-        all_of(driver, "main b:not(.tip b, .evidence b, .rule b), main img, main i:not(.swatch, .ramp), main script")
-        == []
-    )
+    paths = all_of(driver, "td.layer-name .path")
+    assert [path.get_attribute("title") for path in paths] == EVIL
+    assert [path.text for path in paths[:4]] == EVIL[:4]
+    places = ":is(td, h2, h3, .card-head, .headline, .layer, .message)"
+    assert all_of(driver, f"main {places} b, main img, main i:not(.swatch, .ramp), main script") == []
     assert shown(driver) == "evil <i>"
     one(driver, "tr:nth-child(2) button.link").click()
     until(lambda: text_of(driver, ".detail h3") == EVIL[1])
