@@ -1,6 +1,7 @@
 """JAX: the functions of the engine.
 
-`step` runs the step, on a `frame`, and reads its `graph`; `state` puts back what it changes; `data` feeds it.
+`step` runs the step, on a `frame`, and reads its `graph`; `state` puts back what it changes; `data` feeds it;
+`training` makes real updates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from .. import NoTrialError, Updates
 from .data import first_batch as first_batch
 from .data import first_samples as first_samples
 from .data import stand_in as stand_in
@@ -23,6 +23,7 @@ from .state import attached as attached
 from .step import JaxRunner
 from .step import follow as follow
 from .step import runner as runner
+from .training import JaxUpdates
 
 
 def replicas(model: Any) -> int:
@@ -46,7 +47,6 @@ def gather(x: Any, rows: npt.NDArray[np.int32]) -> Any:
     return jnp.take(x, rows, axis=0, mode="clip")
 
 
-def updates(runner: JaxRunner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> Updates:
+def updates(runner: JaxRunner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> JaxUpdates:
     """See `Engine`."""
-    del runner, batch, train, iterator
-    raise NoTrialError("on JAX no start is tried yet")
+    return JaxUpdates(runner, batch, train, iterator)

@@ -34,6 +34,13 @@ def state_of(model: Any) -> tuple[list[Any], ...]:
     return tuple([variable.value for variable in part] for part in state_variables(model))
 
 
+def scope_of(model: Any, state: Any) -> Any:
+    """Within it the variables have the values of a state, and what is written to them is dropped."""
+    parts = zip(state_variables(model), state, strict=True)
+    pairs = [(v, value) for variables, values in parts for v, value in zip(variables, values, strict=True)]
+    return keras.StatelessScope(state_mapping=pairs)
+
+
 @contextlib.contextmanager
 def attached(model: Any) -> Iterator[None]:
     """See `Engine`. The values are lent: what is written to the variables in the block goes with its end.

@@ -22,7 +22,7 @@ from ..undocumented import build_with, layers_built
 from .data import on_host
 from .frame import EagerFacts, JaxFrame, JaxprFacts
 from .lookup import Rows
-from .state import all_variables, state_of, state_variables, values_kept
+from .state import all_variables, scope_of, state_of, state_variables, values_kept
 
 
 class JaxRunner:
@@ -35,6 +35,8 @@ class JaxRunner:
         self._signature: Any = None
         self._eager_facts: Facts | None = None
         self._generator: Any = None
+        self.acts_outside = False
+        """Whether the step that was traced calls what is outside of JAX: prints, callbacks."""
 
     def runs_eagerly(self) -> bool:
         """Whether Keras runs the steps of the model without compiling them."""
@@ -71,11 +73,13 @@ class JaxRunner:
 
         def shadow(state: Any, leaves: list[Any], scale: Any) -> list[Any]:
             frames[:] = [JaxFrame(scale, state)]
-            with self._scope(state):
+            with scope_of(self.model, state):
                 return step(frames[0], keras.tree.pack_sequence_as(batch, leaves), scale)
 
         with self.everything_kept():
-            return jax.jit(shadow).trace(state, keras.tree.flatten(batch), jnp.float32(1.0)), frames[0]
+            traced = jax.jit(shadow).trace(state, keras.tree.flatten(batch), jnp.float32(1.0))
+        self.acts_outside = bool(traced.jaxpr.effects)
+        return traced, frames[0]
 
     def _facts(self, jaxpr: Any, frame: JaxFrame, leaves: list[Any]) -> Facts:
         variables = [v for part in state_variables(self.model) for v in part]
@@ -88,15 +92,9 @@ class JaxRunner:
                 traced, frame = self._traced(step, batch, state)
                 self._eager_facts = self._facts(traced.jaxpr, frame, keras.tree.flatten(batch))
         frame = JaxFrame(None, state)
-        with self.everything_kept(), self._scope(state):
+        with self.everything_kept(), scope_of(self.model, state):
             tensors = step(frame, batch, jnp.float32(scale))
         return _on_host(tensors), self._eager_facts or EagerFacts(keras.tree.flatten(batch), frame.arguments)
-
-    def _scope(self, state: Any) -> Any:
-        """Within it the variables have the values of a state, and what is written to them is dropped."""
-        parts = zip(state_variables(self.model), state, strict=True)
-        pairs = [(v, value) for variables, values in parts for v, value in zip(variables, values, strict=True)]
-        return keras.StatelessScope(state_mapping=pairs)
 
     @contextlib.contextmanager
     def everything_kept(self) -> Iterator[None]:
@@ -121,7 +119,7 @@ class JaxRunner:
         """See `Runner`."""
 
         def sampled(state: Any) -> list[Any]:
-            with self._scope(state):
+            with scope_of(self.model, state):
                 return tensors()
 
         compiled = jax.jit(sampled, compiler_options=_FAST)
