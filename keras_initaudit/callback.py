@@ -168,13 +168,13 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts anew for a model that it has not seen; goes on for one that it has."""
         del logs
-        keras_2 = keras_2_sentence(self.model)
+        keras_2 = keras_2_sentence(self.model_as_it_is)
         if keras_2 is not None:
             self._begin_anew()
             self._failed = True
             warnings.warn(f"InitAudit does not audit this fit: {keras_2}.", stacklevel=2)
             return
-        compiled = (self.model, *compiled_with(self.model))
+        compiled = (self.model_as_it_is, *compiled_with(self.model_as_it_is))
         self._failed = False
         self._put_back()
         if not _same(compiled[:1], self._compiled[:1]):
@@ -194,12 +194,12 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         if self._failed:
             return
         if self._probe is None:
-            with engine().attached(self.model):
-                self._step = updates_made(self.model)  # more than 0 where a training is resumed
+            with engine().attached(self.model_as_it_is):
+                self._step = updates_made(self.model_as_it_is)  # more than 0 where a training is resumed
             self._put_back()
-            self._put_back = engine().stand_in(self.model, self._begin)
+            self._put_back = engine().stand_in(self.model_as_it_is, self._begin)
         elif self._due_after_next():
-            with engine().attached(self.model):
+            with engine().attached(self.model_as_it_is):
                 self._guarded(self._probe.mark)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -208,7 +208,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
         if not self._compiled:
             return  # a model of Keras 2
         due = self._due_after_next()
-        updates = updates_per_call(self.model)
+        updates = updates_per_call(self.model_as_it_is)
         self._step += updates
         if due and self._probe is not None and not self._failed:
             self._look(self._measured, updates)
@@ -224,7 +224,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     # What they do
 
     def _due_after_next(self) -> bool:
-        return any(self._is_due(self._step + i + 1) for i in range(updates_per_call(self.model)))
+        return any(self._is_due(self._step + i + 1) for i in range(updates_per_call(self.model_as_it_is)))
 
     def _begin(self, call: FirstCall) -> None:
         """The first audit, on the first batch."""
@@ -234,7 +234,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     def _first_measured(self, batch: Any) -> Snapshot | None:
         if self.data is not None:
             data = self.data if isinstance(self.data, tuple) else (self.data,)
-            batch = first_batch(*data, size=max(self.probe_size, fixed_batch_size(self.model) or 0))
+            batch = first_batch(*data, size=max(self.probe_size, fixed_batch_size(self.model_as_it_is) or 0))
             if batch is None:
                 raise ValueError("data has no batch")
         self._new_probe(batch)
@@ -249,7 +249,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     def _new_probe(self, batch: Any) -> None:
         assert self._call is not None
         self._probe = Probe(
-            self.model,
+            self.model_as_it_is,
             batch,
             size=self.probe_size,
             histograms=self.histograms,
@@ -262,7 +262,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
 
     def _look(self, measure: Callable[..., Snapshot | None], *args: Any) -> None:
         """One audit. What a person's own `on_finding` raises is theirs, everything else a fault of the audit."""
-        with engine().attached(self.model):
+        with engine().attached(self.model_as_it_is):
             measured = self._guarded(measure, *args)
             seen = None if measured is None else self._guarded(self._judged, measured)
             if seen is not None:
@@ -339,7 +339,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
             if self.on_finding == "raise":
                 raise BadInitializationError(report)
             if self.on_finding == "stop":
-                self.model.stop_training = True
+                self.model_as_it_is.stop_training = True
 
     def _guarded(self, action: Callable[..., Any], *args: Any) -> Any:
         """What a part of the audit gives; a fault of it becomes one warning, and ends the audit of this `fit`."""

@@ -1,5 +1,6 @@
 """Every kind of `fit`, trained with and without the audit: bit-identical, audited, and nothing left on the model."""
 
+import importlib
 import os
 import random
 import subprocess
@@ -12,13 +13,17 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_initaudit import InitAudit
-from keras_initaudit.observe.engines.tensorflow.frame import GraphFrame
 from keras_initaudit.observe.hooks import replaced
 from keras_initaudit.observe.taps import Recording
+
+BACKEND = keras.backend.backend()
+try:
+    import tensorflow as tf
+except ImportError:
+    tf = None
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(48, 6)).astype("float32")
@@ -50,6 +55,16 @@ CASES = {}
 def case(function):
     CASES[function.__name__] = function
     return function
+
+
+def only(backend):
+    """A case that is written for one backend."""
+    return case if backend == BACKEND else lambda function: function
+
+
+def of_datasets(function):
+    """A case with a dataset of TensorFlow, which other backends take as well."""
+    return function if tf is None else case(function)
 
 
 # Kinds of model
@@ -220,7 +235,7 @@ class OwnStep(keras.Model):
         return {"loss": self.tracker.result()}
 
 
-@case
+@only("tensorflow")
 def own_train_step():
     model = OwnStep()
     model.compile("adam")
@@ -254,7 +269,7 @@ class Gan(keras.Model):
         return {"critic": loss, "generator": loss_g}
 
 
-@case
+@only("tensorflow")
 def two_optimizers():
     model = Gan()
     model.compile(keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.01))
@@ -276,6 +291,9 @@ def steps_far_too_long():
     return dense(layers.Dropout(0.3), layers.BatchNormalization(), optimizer=optimizer), {"x": X, "y": LABELS}
 
 
+compiled = tf.function if BACKEND == "tensorflow" else lambda function: function
+
+
 class Inner(keras.Model):
     """Applies its optimizer within a `tf.function` of its own, whose first call is the only one to make variables."""
 
@@ -286,7 +304,7 @@ class Inner(keras.Model):
     def call(self, x):
         return self.dense(x)
 
-    @tf.function
+    @compiled
     def update(self, x, y):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(self(x) - y))
@@ -297,10 +315,50 @@ class Inner(keras.Model):
         return {"own": self.update(*data)}
 
 
-@case
+@only("tensorflow")
 def nested_function_applies_the_optimizer():
     model = Inner()
     model.compile("adam")
+    return model, {"x": X, "y": Y}
+
+
+class Stateless(keras.Model):
+    """A training step as JAX wants it: all that it changes is given back."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.a, self.drop, self.b = layers.Dense(8, "relu"), layers.Dropout(0.2), layers.Dense(1)
+
+    def call(self, x, training=False):
+        return self.b(self.drop(self.a(x), training=training))
+
+    def train_step(self, state, data):
+        import jax
+
+        trainable, fixed, optimizer, metrics = state
+        x, y = data
+
+        def loss_of(trainable, fixed):
+            predicted, fixed = self.stateless_call(trainable, fixed, x, training=True)
+            return keras.ops.mean(keras.ops.square(predicted - y)), fixed
+
+        (loss, fixed), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable, fixed)
+        gradients = [keras.ops.clip(g, -1.0, 1.0) for g in gradients]
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
+        return {"loss": loss}, (trainable, fixed, optimizer, metrics)
+
+
+@only("jax")
+def stateless_train_step():
+    model = Stateless()
+    model.compile("adam")
+    return model, {"x": X, "y": Y}
+
+
+@only("jax")
+def eager_stateless_train_step():
+    model = Stateless()
+    model.compile("adam", run_eagerly=True)
     return model, {"x": X, "y": Y}
 
 
@@ -309,8 +367,13 @@ def nested_function_applies_the_optimizer():
 
 @case
 def unbuilt_with_functions_of_ones_own():
+    relu = tf.nn.relu if BACKEND == "tensorflow" else keras.ops.relu
     model = keras.Sequential(
-        [layers.Dense(8, tf.nn.relu), layers.Dense(8, lambda v: v * keras.ops.sigmoid(v)), layers.Dense(3, "softmax")]
+        [
+            layers.Dense(8, relu),
+            layers.Dense(8, lambda v: v * keras.ops.sigmoid(v)),
+            layers.Dense(3, "softmax"),
+        ]
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     return model, {"x": X, "y": LABELS}
@@ -338,7 +401,7 @@ class UnbuiltGan(Gan):
         self.critic = keras.Sequential([layers.Dense(8, "relu"), layers.Dense(1)], name="critic")
 
 
-@case
+@only("tensorflow")
 def unbuilt_two_optimizers():
     model = UnbuiltGan()
     model.compile(keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.01))
@@ -364,6 +427,8 @@ for name, kind, options in (
     ("drawn_by_tensorflow", FromTensorFlow, {}),
     ("drawn_by_tensorflow_eager", FromTensorFlow, {"run_eagerly": True}),
 ):
+    if kind is FromTensorFlow and BACKEND != "tensorflow":
+        continue
     CASES[name] = lambda kind=kind, options=options: (dense(kind(), **options), {"x": X, "y": LABELS})
 
 
@@ -374,7 +439,7 @@ def unbuilt_unseeded():
     return model, {"x": X, "y": LABELS}
 
 
-@case
+@of_datasets
 def data_that_draws_from_python():
     def augmented(x):
         time.sleep(0.002)  # so that some of it is drawn while the audit runs
@@ -437,7 +502,7 @@ for name, options in {
     )
 
 
-@case
+@only("tensorflow")
 def eager_own_train_step():
     model = OwnStep()
     model.build((None, 6))
@@ -448,12 +513,12 @@ def eager_own_train_step():
 # Kinds of data
 
 
-@case
+@of_datasets
 def dataset_uneven_with_weights():
     return dense(), {"x": tf.data.Dataset.from_tensor_slices((X, LABELS, WEIGHTS)).shuffle(48, seed=1).batch(7)}
 
 
-@case
+@of_datasets
 def dataset_repeated():
     data = tf.data.Dataset.from_tensor_slices((X, LABELS)).batch(8).repeat()
     return dense(), {"x": data, "steps_per_epoch": 5}
@@ -536,7 +601,9 @@ def state_after(build, make_callbacks):
     following = layers.Dense(2)
     following.build((None, 3))
     draws = (random.random(), np.random.rand(), *np.ravel(following.kernel), float(keras.random.normal(())))
-    return model, values, history.history, (*draws, float(tf.random.normal(()))), callbacks
+    if BACKEND == "tensorflow":
+        draws = (*draws, float(tf.random.normal(())))
+    return model, values, history.history, draws, callbacks
 
 
 def assert_same(left, right):
@@ -564,14 +631,16 @@ def assert_clean(model):
     for name, value in vars(model).items():
         assert not from_the_package(value), name
         if isinstance(value, keras.optimizers.Optimizer):
-            assert "apply" not in vars(value)
+            assert not {"apply", "stateless_apply"} & vars(value).keys()
 
 
 def test_the_check_for_what_is_left_behind_can_fail():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2, "relu")])
     model.compile("sgd", "mse")
     assert_clean(model)
-    with Recording(model, GraphFrame()).installed():
+    frame = importlib.import_module(f"keras_initaudit.observe.engines.{BACKEND}.frame")
+    made = {"tensorflow": "GraphFrame", "jax": "JaxFrame"}[BACKEND]
+    with Recording(model, getattr(frame, made)()).installed():
         watched = model.layers[0].activation
         with pytest.raises(AssertionError):
             assert_clean(model)
@@ -604,7 +673,7 @@ def test_bit_identical_with_and_without(name, tmp_path):
 class Conditional(Inner):
     """Updates within a condition, where the gradients cannot be seen from outside."""
 
-    @tf.function
+    @compiled
     def update(self, x, y):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(self(x) - y))
@@ -628,6 +697,10 @@ class Looking(Inner):
         return {"own": loss}
 
 
+of_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="steps and settings of TensorFlow's own")
+
+
+@of_tensorflow
 @pytest.mark.parametrize("kind", [Conditional, Looking])
 def test_a_model_that_cannot_be_audited_trains_as_without(kind, tmp_path):
     def build():
@@ -660,6 +733,7 @@ print("identical")
 """
 
 
+@of_tensorflow
 def test_bit_identical_where_operations_are_made_deterministic(tmp_path):
     """A process of its own: TensorFlow does not let go of the setting."""
     done = subprocess.run(

@@ -18,7 +18,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
 
 PACKAGE = Path(__file__).parents[2] / "keras_initaudit"
 
@@ -97,7 +100,7 @@ def counts_names():
 def holds_generator():
     keras.random.normal((2,))
     kept = imported("keras.src.backend.common.global_state").get_global_attribute("global_seed_generator")
-    return isinstance(kept, keras.random.SeedGenerator) and isinstance(kept.state.value, tf.Variable)
+    return isinstance(kept, keras.random.SeedGenerator) and tuple(kept.state.shape) == (2,)
 
 
 def seeds_come_from(name):
@@ -114,7 +117,7 @@ def seeds_come_from(name):
 def makes_batches(name):
     adapter = imported(name)(x=np.ones((4, 2)), y=np.ones(4), sample_weight=None, batch_size=3, shuffle=False)
     adapter.on_epoch_begin()
-    first = next(iter(adapter.get_tf_dataset()))
+    first = next(iter(adapter.get_tf_dataset() if BACKEND == "tensorflow" else adapter.get_jax_iterator()))
     adapter.on_epoch_end()
     return len(first) == 2 and first[0].shape == (3, 2)
 
@@ -194,13 +197,102 @@ def functions_of_data():
     return "Mul" in {node.op for node in function.function.graph.as_graph_def().node}
 
 
+# JAX
+
+
+def state_is_beside():
+    """Whether within `fit` the variables are empty before a step, and the state after it stands beside them."""
+    model, seen = unbuilt(), []
+
+    class Looking(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            names = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+            state, kernel = self._model._jax_state, self._model.layers[0].kernel
+            values = [state[name] for name in names]
+            seen.append(
+                kernel._value is None and values[0][0].shape == kernel.shape and not self._model._jax_state_synced
+            )
+
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[Looking()])
+    return seen == [True] and model.layers[0].kernel._value is not None
+
+
+def has_primal_of_a_trace():
+    import jax
+
+    seen = []
+
+    def loss(x):
+        return seen.append((x, x.primal._trace)) or x.sum()
+
+    def traced(x):
+        jax.grad(loss)(x)
+        return seen.append(x._trace)
+
+    jax.jit(traced).trace(np.ones(2, "float32"))
+    return seen[0][1] is seen[1]
+
+
+def is_called_by_losses(name):
+    """Whether the loss of probabilities calls the function with them, as they are."""
+    backend, seen = imported("keras.src.backend.jax.nn"), []
+    functions = ("categorical_crossentropy", "sparse_categorical_crossentropy", "binary_crossentropy")
+    kept = {one: getattr(backend, one) for one in functions}
+    given = keras.ops.ones((4, 2)) / 2.0
+    try:
+        for one in functions:
+            setattr(
+                backend,
+                one,
+                lambda target, output, *args, f=kept[one], **more: (
+                    seen.append(output is given) or f(target, output, *args, **more)
+                ),
+            )
+        keras.losses.CategoricalCrossentropy()(keras.ops.ones((4, 2)), given)
+        keras.losses.SparseCategoricalCrossentropy()(keras.ops.ones(4, "int32"), given)
+        keras.losses.BinaryCrossentropy()(keras.ops.ones((4, 2)), given)
+    finally:
+        for one in functions:
+            setattr(backend, one, kept[one])
+    return seen == [True] * 3
+
+
+def is_called_with_the_variable(name):
+    backend, seen = imported("keras.src.backend.jax.numpy"), []
+    take = backend.take
+    table = keras.layers.Embedding(3, 2)
+    table.build()
+    backend.take = lambda x, indices, axis=None: seen.append((x, axis)) or take(x, indices, axis)
+    try:
+        table(np.array([0, 1]))
+    finally:
+        backend.take = take
+    return seen[0][0] is table.embeddings and seen[0][1] == 0
+
+
+def generator_holds_adapter(name):
+    class Data(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return np.ones((4, 3)), np.ones((4, 2))
+
+    from keras.src.trainers.data_adapters import get_data_adapter
+
+    iterator = get_data_adapter(x=Data(workers=2), y=None).get_jax_iterator()
+    next(iterator)
+    inner = next(value for value in iterator.gi_frame.f_locals.values() if inspect.isgenerator(value))
+    return any(isinstance(value, imported(name)) for value in inner.gi_frame.f_locals.values())
+
+
 def masked():
-    return keras.layers.Masking()(tf.ones((2, 3, 4)))
+    return keras.layers.Masking()(keras.ops.ones((2, 3, 4)))
 
 
 def calls(layer, method, expected):
     """Whether attention of a tensor to itself goes through a method, which gets arguments of these names first."""
-    x, behind, seen = tf.ones((2, 4, 6)), getattr(layer, method), []
+    x, behind, seen = keras.ops.ones((2, 4, 6)), getattr(layer, method), []
     signature = inspect.signature(behind)
 
     def watched(*args, **kwargs):
@@ -230,7 +322,7 @@ def part_of_attention(attribute):
 
 def builds_symbolically():
     model = unbuilt()
-    model._symbolic_build(data_batch=(tf.ones((4, 3)), tf.ones((4, 2))))
+    model._symbolic_build(data_batch=(keras.ops.ones((4, 3)), keras.ops.ones((4, 2))))
     return model.built and model._compile_metrics.built and model._compile_loss.built
 
 
@@ -243,11 +335,14 @@ def train_function_is_kept():
         def on_train_batch_begin(self, batch, logs=None):
             if not seen:
                 train = self.model.train_function
-                object.__setattr__(self.model, "train_function", lambda it: seen.append(it) or train(it))
+                object.__setattr__(self.model, "train_function", lambda *given: seen.append(given) or train(*given))
 
     object.__setattr__(model, "make_train_function", lambda *args, **kwargs: make(*args, **kwargs))
     model.fit(np.ones((4, 3)), np.ones((4, 2)), batch_size=2, verbose=0, callbacks=[StandIn()])
-    return isinstance(seen[0], tf.data.Iterator) and len(seen) == 2
+    if BACKEND == "tensorflow":
+        return isinstance(seen[0][0], tf.data.Iterator) and len(seen) == 2
+    state, iterator = seen[0]
+    return len(state) == 4 and next(iterator, None) is None and len(seen) == 2
 
 
 class Name(NamedTuple):
@@ -260,13 +355,18 @@ def module(name, need, look=imported):
     return Name(name, need, lambda: look(name))
 
 
-TABLE = [
+OF_ALL = [
     # Keras: modules
     module(
         "keras.src.backend.common.global_state", "attributes of the process, read and set by name", keeps_attributes
     ),
     Name("global_state: object_name_uids", "a counter for each class, from which names are made", counts_names),
     Name("global_state: global_seed_generator", "what operations without a seed draw from", holds_generator),
+    module(
+        "keras.src.backend.common.masking",
+        "the mask that goes with a tensor",
+        lambda name: imported(name).get_keras_mask(masked()).shape == (2, 3),
+    ),
     module("keras.src.random.seed_generator", "its python_random gives initializers their seeds", seeds_come_from),
     module("keras.src.trainers.data_adapters.get_data_adapter", "batches of whatever fit takes", makes_batches),
     module("keras.src.layers.rnn.conv_lstm.ConvLSTMCell", "the cell's class, which has no public name"),
@@ -336,11 +436,6 @@ TABLE = [
     Name(
         "Model.steps_per_execution", "batches a call of the train function", lambda: unbuilt().steps_per_execution == 1
     ),
-    Name(
-        "Model.distribute_strategy",
-        "the replicas that a step runs on",
-        lambda: unbuilt().distribute_strategy.num_replicas_in_sync == 1,
-    ),
     Name("Model.metrics_variables", "the state of the metrics", lambda: len(trained().metrics_variables) > 1),
     Name(
         "Optimizer._learning_rate",
@@ -358,36 +453,7 @@ TABLE = [
         lambda: isinstance(scaling().inner_optimizer, keras.optimizers.SGD),
     ),
     Name("LossScaleOptimizer.scale_loss", "makes the loss larger", lambda: float(scaling().scale_loss(1.0)) > 1.0),
-    Name("Variable.value", "the variable of TensorFlow", lambda: isinstance(dense().kernel.value, tf.Variable)),
     Name("Callback._model", "the model, which a copy does not keep", lambda: _model_of_callback()),
-    Name("Tensor._keras_mask", "the mask that goes with a tensor", lambda: masked()._keras_mask.shape == (2, 3)),
-    Name(
-        "Tensor._keras_logits",
-        "what enters a softmax, from which cross-entropy is computed",
-        lambda: keras.activations.softmax(tf.ones((2, 3)))._keras_logits.shape == (2, 3),
-    ),
-    # TensorFlow
-    module("tensorflow.python.eager.context", "options for calls of functions in this thread", options_of_calls),
-    Name("Context._seed and _rng", "the seed of eager random operations, and where theirs come from", has_seed_and_rng),
-    module("tensorflow.python.eager.record", "an operation with a backward side of ours", backward_is_ours),
-    module("tensorflow.python.framework.op_def_registry", "whether an operation is stateful", knows_operations),
-    module("tensorflow.core.protobuf.config_pb2", "the configuration of the graph optimizer"),
-    module("tensorflow.python.keras.", "begins the modules of Keras 2", lambda name: imported(name.rstrip("."))),
-    Name("tf.__internal__.FuncGraph", "a graph outside of which variables are made", makes_variables_outside),
-    Name("FuncGraph.captures", "pairs (handle of a variable, tensor that stands for it)", captures_variables),
-    Name("FuncGraph.variables", "the variables that it uses", uses_variables),
-    Name(
-        "Graph.version", "grows with the operations", lambda: traced()[0].version >= len(traced()[0].get_operations())
-    ),
-    Name("Function.python_function", "the Python function behind it", lambda: tf.function(abs).python_function is abs),
-    Name("Iterator._dataset", "the dataset that it runs through", lambda: iter(mapped())._dataset is not None),
-    Name("Dataset._functions", "the functions of its map, each with a graph", functions_of_data),
-    Name("Dataset._inputs", "the datasets that it is made of", lambda: len(mapped()._inputs()) == 1),
-    Name(
-        "DistributedValues.values",
-        "the value on each replica",
-        lambda: imported("tensorflow.python.distribute.values").PerReplica((1, 2)).values == (1, 2),
-    ),
     # TensorBoard
     module("tensorboard.backend.http_util", "answers of its server", lambda name: imported(name).Respond),
     module("tensorboard.compat.proto.event_pb2", "what a log consists of", lambda name: imported(name).Event),
@@ -403,6 +469,56 @@ TABLE = [
     module("tensorboard.plugins.custom_scalar.layout_pb2", "a page of charts", lambda name: imported(name).Layout),
     module("tensorboard.util.tb_logging", "its log", lambda name: imported(name).get_logger()),
 ]
+OF_TENSORFLOW = [
+    Name(
+        "Model.distribute_strategy",
+        "the replicas that a step runs on",
+        lambda: unbuilt().distribute_strategy.num_replicas_in_sync == 1,
+    ),
+    Name("Variable.value", "the variable of TensorFlow", lambda: isinstance(dense().kernel.value, tf.Variable)),
+    Name("Tensor._keras_mask", "the mask that goes with a tensor", lambda: masked()._keras_mask.shape == (2, 3)),
+    Name(
+        "Tensor._keras_logits",
+        "what enters a softmax, from which cross-entropy is computed",
+        lambda: keras.activations.softmax(tf.ones((2, 3)))._keras_logits.shape == (2, 3),
+    ),
+    module("tensorflow.python.eager.context", "options for calls of functions in this thread", options_of_calls),
+    Name("Context._seed and _rng", "the seed of eager random operations, and where theirs come from", has_seed_and_rng),
+    module("tensorflow.python.eager.record", "an operation with a backward side of ours", backward_is_ours),
+    module("tensorflow.python.framework.op_def_registry", "whether an operation is stateful", knows_operations),
+    module("tensorflow.core.protobuf.config_pb2", "the configuration of the graph optimizer"),
+    Name("tf.__internal__.FuncGraph", "a graph outside of which variables are made", makes_variables_outside),
+    Name("FuncGraph.captures", "pairs (handle of a variable, tensor that stands for it)", captures_variables),
+    Name("FuncGraph.variables", "the variables that it uses", uses_variables),
+    Name(
+        "Graph.version", "grows with the operations", lambda: traced()[0].version >= len(traced()[0].get_operations())
+    ),
+    Name("Function.python_function", "the Python function behind it", lambda: tf.function(abs).python_function is abs),
+    Name("Iterator._dataset", "the dataset that it runs through", lambda: iter(mapped())._dataset is not None),
+    Name("Dataset._functions", "the functions of its map, each with a graph", functions_of_data),
+    Name("Dataset._inputs", "the datasets that it is made of", lambda: len(mapped()._inputs()) == 1),
+    Name(
+        "DistributedValues.values",
+        "the value on each replica",
+        lambda: imported("tensorflow.python.distribute.values").PerReplica((1, 2)).values == (1, 2),
+    ),
+    module("tensorflow.python.keras.", "begins the modules of Keras 2", lambda name: imported(name.rstrip("."))),
+]
+OF_JAX = [
+    module("keras.src.backend.jax.nn", "the cross-entropies, which get probabilities", is_called_by_losses),
+    module("keras.src.backend.jax.numpy", "its take looks up in a weight", is_called_with_the_variable),
+    module(
+        "keras.src.trainers.data_adapters.py_dataset_adapter.PyDatasetAdapter",
+        "what the generator of batches runs through",
+        generator_holds_adapter,
+    ),
+    Name("Model._jax_state, _jax_state_synced and Variable._value", "where the values are in fit", state_is_beside),
+    Name(
+        "Tracer._trace and primal", "what it belongs to, and what it is without differentiation", has_primal_of_a_trace
+    ),
+]
+TABLE = [*OF_ALL, *OF_TENSORFLOW, *OF_JAX]
+HERE = [*OF_ALL, *(OF_TENSORFLOW if BACKEND == "tensorflow" else OF_JAX)]
 
 
 def _module_of(kind):
@@ -431,7 +547,7 @@ def _model_of_callback():
     return vars(callback)["_model"] is trained()
 
 
-@pytest.mark.parametrize("entry", TABLE, ids=[entry.name for entry in TABLE])
+@pytest.mark.parametrize("entry", HERE, ids=[entry.name for entry in HERE])
 def test_a_name_is_there_and_means_what_is_needed(entry):
     assert entry.look(), f"{entry.name}: {entry.need}"
 

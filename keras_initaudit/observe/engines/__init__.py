@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
-BACKENDS = ("tensorflow",)
+BACKENDS = ("tensorflow", "jax")
 """Backends that there is an engine for."""
 
 
@@ -325,8 +325,9 @@ def require(what: str) -> None:
     backend = keras.backend.backend()
     if backend not in BACKENDS:
         raise RuntimeError(
-            f"{what} runs training steps on the TensorFlow backend, and Keras runs on {backend!r}; "
-            'set KERAS_BACKEND="tensorflow" before keras is imported. The initializers, gain() and fans() run on any.'
+            f"{what} runs training steps on {' or '.join(BACKENDS)}, and Keras runs on {backend!r}; "
+            f'set KERAS_BACKEND="{BACKENDS[0]}" before keras is imported. '
+            "The initializers, gain() and fans() run on any."
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
+from keras.src.backend.common import global_state, masking
 
 from ..hooks import replace
 
@@ -104,12 +104,12 @@ def losses_of(compiled: Any) -> list[tuple[tuple[Any, ...], Any]]:
 
 def mask_of(tensor: Any) -> Any:
     """The mask that goes with a tensor; None without one."""
-    return getattr(tensor, "_keras_mask", None)
+    return masking.get_keras_mask(tensor)
 
 
 def with_mask(tensor: Any, mask: Any) -> Any:
     """The tensor, with a mask that goes with it."""
-    tensor._keras_mask = mask
+    masking.set_keras_mask(tensor, mask)
     return tensor
 
 
@@ -194,7 +194,14 @@ def is_keras_2(kind: type) -> bool:
 class OutOfBatches:
     """The answers to what the `fit` of Keras 2 asks its callbacks: this one has nothing to do at a batch."""
 
+    model: Any
+
     _supports_tf_logs = True
+
+    @property
+    def model_as_it_is(self) -> Any:
+        """The model; on JAX `model` would end the state in which its `fit` is, between two steps of an epoch."""
+        return vars(self)["_model"] if keras.backend.backend() == "jax" else self.model
 
     def _implements_train_batch_hooks(self) -> bool:
         return False

@@ -16,10 +16,10 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
-from ....layers.inside import layers_below
 from ...batch import batch_size
-from ...hooks import replace, replaced
+from ...hooks import replaced
 from .. import NoTrialError, Update
+from ..starting import RISING, activations_kept, activations_of, optimizers_of, peak_of_warm_up
 from ..undocumented import (
     build_metrics,
     has_foreign_layers,
@@ -27,14 +27,10 @@ from ..undocumented import (
     names_kept,
     optimizer_state,
     outputs_known,
-    scheduled_rates,
     weights_of,
 )
 from .state import all_variables, components, read, variables_kept, write, written_variables
 from .step import nested_functions_inlined, replicas
-
-_RISING = 20
-"""Updates over which a learning rate that warms up rises to its peak."""
 
 
 class GraphUpdates:
@@ -62,7 +58,7 @@ class GraphUpdates:
             raise NoTrialError("the model does not keep its loss among its metrics")
         if model.optimizer is None:
             raise NoTrialError("the model has no optimizer")
-        if not all(optimizer.built for optimizer in _optimizers(model) if optimizer is not model.optimizer):
+        if not all(optimizer.built for optimizer in optimizers_of(model) if optimizer is not model.optimizer):
             raise NoTrialError("an optimizer of the model is not built")
         if model.run_eagerly and replicas(model) > 1:
             raise NoTrialError("the model runs eagerly on several replicas")
@@ -95,7 +91,7 @@ class GraphUpdates:
         frozen. So it is where the rate warms up: the copy has one that rises faster.
         """
         optimizer = self.model.optimizer
-        peak = _peak_of_warm_up(optimizer)
+        peak = peak_of_warm_up(optimizer)
         if self._train is not None and optimizer.built and peak is None:
             return optimizer, None, 0.0
         with names_kept(), self._runner.randomness_kept(), self.model.distribute_strategy.scope():
@@ -110,20 +106,20 @@ class GraphUpdates:
     # What is put back
 
     def _variables(self) -> list[Any]:
-        optimizers = (self._optimizer, *_optimizers(self.model))
+        optimizers = (self._optimizer, *optimizers_of(self.model))
         held = [v.value for optimizer in optimizers if optimizer.built for v in optimizer_state(optimizer)]
         return list({id(v): v for v in (*all_variables(self.model), *self._runner.written, *held)}.values())
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """See `Updates`."""
-        with names_kept(), variables_kept(self._held), self._runner.randomness_kept(), _activations_kept(self.model):
+        with names_kept(), variables_kept(self._held), self._runner.randomness_kept(), activations_kept(self.model):
             yield
 
     @contextlib.contextmanager
     def start(self, change: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Update]]:
         """See `Updates`."""
-        activations = _activations(self.model)
+        activations = activations_of(self.model)
         with self.kept(), replaced(self.model, "optimizer", self._optimizer):
             changed = None if change is None else change()
             same = changed is None or changed is self.samples or changed is self._batch
@@ -133,7 +129,7 @@ class GraphUpdates:
             if not as_new:
                 with self.model.distribute_strategy.scope():
                     self._begin_optimizer()
-            others = [now for before, now in zip(activations, _activations(self.model), strict=True) if now != before]
+            others = [now for before, now in zip(activations, activations_of(self.model), strict=True) if now != before]
             by_fit = None if others else self._step if same else self._by_fit(batch) if self._serves else None
             if by_fit is not None:
                 yield samples, self._update(by_fit)
@@ -171,7 +167,7 @@ class GraphUpdates:
             for part in total if seen else (*total, *count):
                 write(part, zeros[id(part)])
             if self._rate is not None:
-                self._rate.assign(self._peak * min(1.0, next(made) / _RISING))
+                self._rate.assign(self._peak * min(1.0, next(made) / RISING))
             taken_off = penalty()
             for _ in range(steps):
                 step()
@@ -257,29 +253,6 @@ class GraphUpdates:
             self.model.train_step(batch)
 
 
-def _optimizers(model: Any) -> list[Any]:
-    """Those that the model holds, in lists and dicts as well."""
-    held = (
-        v.values() if isinstance(v, dict) else v if isinstance(v, list | tuple) else [v] for v in vars(model).values()
-    )
-    return [member for members in held for member in members if isinstance(member, keras.optimizers.Optimizer)]
-
-
-def _activations(model: Any) -> list[tuple[Any, Any]]:
-    """The layers that have an activation, each with it: a trace holds what they were when it was made."""
-    return [(layer, vars(layer)["activation"]) for layer in layers_below(model) if "activation" in vars(layer)]
-
-
-@contextlib.contextmanager
-def _activations_kept(model: Any) -> Iterator[None]:
-    before = _activations(model)
-    try:
-        yield
-    finally:
-        for layer, activation in before:
-            replace(layer, activation=activation)
-
-
 def _like(dataset: Any, spec: Any) -> Any:
     """The dataset, said to have elements of these types, as a traced function wants them; None where it has others.
 
@@ -334,12 +307,6 @@ def _built(optimizer: Any, weights: list[Any], *, in_trace: bool) -> Any:
     else:
         optimizer.build(weights)
     return optimizer
-
-
-def _peak_of_warm_up(optimizer: Any) -> float | None:
-    """The largest rate of a schedule that begins with less than half of it."""
-    rates = scheduled_rates(optimizer)
-    return max(rates) if rates and rates[0] < max(rates) / 2.0 else None
 
 
 # What a step acts on
