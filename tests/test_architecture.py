@@ -41,7 +41,10 @@ ROOMS = {
     "__init__": ((), ("wrapt",)),
 }
 # Module or package -> what it alone may import beyond its room's: the engine of each backend.
-ALONE = {"keras_initaudit.observe.engines.tensorflow": ("tensorflow",)}
+ALONE = {
+    "keras_initaudit.observe.engines.tensorflow": ("tensorflow",),
+    "keras_initaudit.observe.engines.torch": ("torch",),
+}
 
 
 def imports(source, module):
@@ -93,6 +96,8 @@ def test_a_module_imports_only_what_stands_below_it(module):
         ("keras_initaudit.observe.probe", "def f():\n    import tensorflow as tf"),
         ("keras_initaudit.observe.engines.undocumented", "import tensorflow as tf"),
         ("keras_initaudit.observe.engines.tensorflow_too", "import tensorflow as tf"),
+        ("keras_initaudit.observe.engines.undocumented", "import torch"),
+        ("keras_initaudit.observe.engines.torch.step", "import tensorflow as tf"),
         ("keras_initaudit.diagnosis.signal", "def f():\n    import keras"),
         ("keras_initaudit.report", "from .diagnosis import Thresholds"),
         ("keras_initaudit.initializers.base", "from ..probe import Probe"),
