@@ -1,6 +1,7 @@
 """PyTorch: the functions of the engine.
 
-`step` runs the step, on a `frame` whose operations `graph` reads; `state` puts back what it changes; `data` feeds it.
+`step` runs the step, on a `frame` whose operations `graph` reads; `state` puts back what it changes; `data` feeds it;
+`training` makes real updates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .. import NoTrialError
 from .data import first_batch as first_batch
 from .data import first_samples as first_samples
 from .data import stand_in as stand_in
@@ -22,6 +22,7 @@ from .step import TorchRunner
 from .step import follow as follow
 from .step import replicas as replicas
 from .step import runner as runner
+from .training import TorchUpdates
 
 
 def attached(model: Any) -> contextlib.AbstractContextManager[None]:
@@ -63,7 +64,7 @@ def rows_of(gradient: Any) -> tuple[Any, int | None] | None:
     return values, len(every)
 
 
-def updates(runner: TorchRunner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> Any:
+def updates(runner: TorchRunner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> TorchUpdates:
     """See `Engine`."""
-    del runner, batch, train, iterator
-    raise NoTrialError("there is no trial on PyTorch yet")
+    del iterator
+    return TorchUpdates(runner, batch, in_fit=train is not None)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import torch
 
+from ....layers.inside import with_layers_below
 from ..undocumented import optimizer_state
 
 
@@ -36,7 +37,7 @@ def tensors_kept(tensors: Iterable[Any]) -> Iterator[None]:
 def modules_kept(model: Any) -> Iterator[None]:
     """Puts back what modules hold beside variables: gradients, buffers, modes, and attributes of a person's own."""
     parameters = [(p, p.grad) for p in [*model.parameters(), *(v.value for v in model.variables)]]
-    modules = list(model.modules())
+    modules = modules_of(model)
     modes = [(module, module.training) for module in modules]
     buffers = [(module, name, b) for module in modules for name, b in module.named_buffers(recurse=False)]
     with contextlib.ExitStack() as stack:
@@ -58,6 +59,11 @@ def modules_kept(model: Any) -> Iterator[None]:
                     setattr(module, name, buffer)
             for module, mode in modes:
                 module.training = mode
+
+
+def modules_of(model: Any) -> list[Any]:
+    """The modules of a model and of all layers below it: layers in a list are no children of theirs to PyTorch."""
+    return list({id(part): part for layer in with_layers_below(model) for part in layer.modules()}.values())
 
 
 @contextlib.contextmanager
