@@ -50,6 +50,7 @@ ROOMS = {
 ALONE = {
     "keras_initaudit.observe.engines.tensorflow": ("tensorflow",),
     "keras_initaudit.observe.engines.jax": ("jax",),
+    "keras_initaudit.observe.engines.torch": ("torch",),
 }
 
 
@@ -104,6 +105,8 @@ def test_a_module_imports_only_what_stands_below_it(module):
         ("keras_initaudit.observe.engines.tensorflow_too", "import tensorflow as tf"),
         ("keras_initaudit.observe.engines.tensorflow.step", "import jax"),
         ("keras_initaudit.observe.engines.jax.step", "import tensorflow as tf"),
+        ("keras_initaudit.observe.engines.undocumented", "import torch"),
+        ("keras_initaudit.observe.engines.torch.step", "import tensorflow as tf"),
         ("keras_initaudit.diagnosis.signal", "def f():\n    import keras"),
         ("keras_initaudit.report", "from .diagnosis import Thresholds"),
         ("keras_initaudit.initializers.base", "from ..probe import Probe"),

@@ -52,10 +52,11 @@ class _Layout:
     """id of a weight -> the optimizer that it is given to."""
 
     def parts(self, tensors: Mapping[Key, Array]) -> Iterator[tuple[int, Row, str, Array]]:
-        """Number of a row, the row, and prefix and tensor of each of its samples."""
+        """Number of a row, the row, and prefix and tensor of each of its samples that this run has."""
         for i, row in enumerate(self.rows):
             for prefix, key in row.samples.items():
-                yield i, row, prefix, tensors[key]
+                if key in tensors:
+                    yield i, row, prefix, tensors[key]
 
 
 class Probe:
@@ -151,8 +152,8 @@ class Probe:
         for i, columns in self._movement(weights, updates):
             values[i] |= columns
         for i, row in enumerate(layout.rows):
-            if row.ends is not None and "passed" in row.samples:
-                kinds = ("passed", "backward", "preactivation")
+            kinds = ("passed", "backward", "preactivation")
+            if row.ends is not None and all(row.samples.get(kind) in tensors for kind in kinds):
                 passed, backward, before = (tensors[row.samples[kind]] for kind in kinds)
                 values[i]["activation_saturated"] = measures.blocked(passed, backward, before, row.ends)
         assert self._layers is not None
@@ -262,14 +263,19 @@ class Probe:
     def _run_on(self, batch: Any) -> dict[Key, Array]:
         assert self._scale is not None
         tensors, facts = self._runner.run(self._step, batch, self._scale)
+        recorded, self._recorded = self._recorded, None
         if facts is not None:
-            assert self._recorded is not None
-            (recording, samples), self._recorded = self._recorded, None
+            assert recorded is not None
+            recording, samples = recorded
             with self._runner.randomness_kept():
                 rows = list(rows_of(recording, samples, batch, facts))
             self._layout = _Layout(rows, [*samples.tensors], recording.scaled, recording.applied)
         assert self._layout is not None
-        return dict(zip(self._layout.keys, tensors, strict=True))
+        # A step that is not traced may do something else each time: less about its weights, but not with its layers.
+        keys = self._layout.keys if recorded is None else [*recorded[1].tensors]
+        if _of_calls(keys) != _of_calls(self._layout.keys):
+            raise UnobservableError("the model's own training step does not call its layers as it did at first")
+        return dict(zip(keys, tensors, strict=True))
 
     def _recording(self, frame: Frame, scale: Any) -> Recording:
         scaled = any(scales_loss(optimizer) for optimizer in optimizers(self.model))
@@ -325,6 +331,10 @@ class Probe:
             compared = "gradient" in layout.rows[i].matrices and kernel.dtype != "float64"
             if compared and id(layout.optimizers.get(id(kernel))) in updated:
                 yield i, {"update_zero": movement.unchanged(old, weights[i])}
+
+
+def _of_calls(keys: list[Key]) -> list[Key]:
+    return [key for key in keys if key[2] == "activation"]
 
 
 def updates_made(model: Any) -> int:

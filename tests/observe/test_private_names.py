@@ -18,6 +18,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+from names_of_torch import NAMES as OF_TORCH
 
 BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
@@ -562,6 +563,8 @@ FOREIGN = (
     "tf.core",
     "tf.__internal__",
     "tensorboard",
+    "torch._C",
+    "torch.utils._python_dispatch",
 )
 ENDINGS = ("endswith", "startswith", "removesuffix", "removeprefix", "strip", "rpartition", "partition", "replace")
 OURS = {"_values", "_bad", "_warning"}
@@ -637,7 +640,9 @@ def names_used(source, own=frozenset()):
 MODULES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 OWN = frozenset(name for source in MODULES.values() for name in defined(ast.parse(source)) if private(name))
 USED = {module: {name for _, name in names_used(source, OWN)} for module, source in MODULES.items()}
-LISTED = {name for entry in TABLE for name in (entry.name, *re.findall(r"\b_[a-z]\w*", entry.name))}
+TABLED = [*(entry.name for entry in TABLE), *(name for name, *_ in OF_TORCH if not name.startswith("torch."))]
+LISTED = {name for text in TABLED for name in (text, *re.findall(r"\b_[A-Za-z]\w*", text))}
+LISTED |= {name for name, *_ in OF_TORCH}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
-BACKENDS = ("tensorflow", "jax")
+BACKENDS = ("tensorflow", "jax", "torch")
 """Backends that there is an engine for."""
 
 
@@ -61,7 +61,7 @@ class Frame(Protocol):
 
         TensorFlow: `train_step(batch)`, and what is behind it where it is a `tf.function`.
         JAX: `train_step(state, batch)`, with the state of this run.
-        PyTorch: `train_step(batch)`, in a `TorchFunctionMode` that hands labels on from tensor to tensor.
+        PyTorch: `train_step(batch)`, in a `TorchDispatchMode` that writes the operations down, at the first run.
         """
 
     def gradients(
@@ -71,7 +71,8 @@ class Frame(Protocol):
 
         TensorFlow: in place of `optimizer.apply`.
         JAX: of `optimizer.stateless_apply` too; each gradient is labelled, for `Facts.unreached`.
-        PyTorch: of `optimizer.apply`, and of the `step` of every `torch.optim` class.
+        PyTorch: of `optimizer.apply`; a `step` of `torch.optim` finds no gradients, and so does nothing. Where no
+        optimizer is used, the gradients that the step has left.
         """
 
     def sees(self, x: Any) -> bool:
@@ -83,7 +84,8 @@ class Frame(Protocol):
     def here(self) -> bool:
         """Whether the code that runs now belongs to this run, and not to a loop or function within it.
 
-        JAX, PyTorch: always; a tensor of a loop is one that `sees` does not see.
+        JAX: always; a tensor of a loop is one that `sees` does not see.
+        PyTorch: not in the backward pass, which may run layers once more.
         """
 
     def first_replica(self) -> bool:
@@ -104,7 +106,7 @@ class Frame(Protocol):
         """`x`, so that `seen` is given dL/dx; where the loss passes it by, dL/d(the logits that it takes instead).
 
         TensorFlow: an operation with a backward side. JAX: a `custom_vjp`, its label a `checkpoint_name`.
-        PyTorch: a hook on `x` itself.
+        PyTorch: an `autograd.Function`, whose result is no view: what is written in place comes after it.
 
         Args:
             x: A tensor that `sees` sees.
@@ -119,7 +121,8 @@ class Frame(Protocol):
         """`x`, on its way into an activation; a `tap` of what comes out may need the gradient here.
 
         TensorFlow: `x` as it is; Keras computes a cross-entropy from logits that it has kept.
-        JAX, PyTorch: tapped; Keras computes it from the probabilities, and dL/d(logits) is found here alone.
+        JAX: tapped; Keras computes it from the probabilities, and dL/d(logits) is found here alone.
+        PyTorch: as it is; a hook on the logits, where the run shows that a cross-entropy takes the probabilities.
         """
 
     def snapshot(self, x: Any) -> Any:
@@ -150,7 +153,7 @@ class Frame(Protocol):
 class Facts(Protocol):
     """What a run says of itself, asked when it is over.
 
-    TensorFlow: read from the graph. JAX: from the jaxpr. PyTorch: what the `TorchFunctionMode` has handed on.
+    TensorFlow: read from the graph. JAX: from the jaxpr. PyTorch: from the list of operations.
     """
 
     def flows(self, leaves: Collection[int]) -> dict[int, tuple[int, ...]]:
@@ -187,7 +190,8 @@ class Runner(Protocol):
     """Runs the step of one model beside its training; whatever that changes is put back.
 
     TensorFlow: what the graph writes. JAX: nothing but the values of the variables of an eager model, for a trace
-    writes none. PyTorch: copies of all variables, `.grad`, buffers, `module.training`.
+    writes none. PyTorch: copies of all variables, `.grad`, buffers, `module.training`, attributes of a
+    person's own modules that are numbers, tensors or generators.
     """
 
     def ready(self, batch: Any) -> bool:
@@ -203,6 +207,7 @@ class Runner(Protocol):
         """What the step returns on the first replica, on the host; and the facts of the run, where `step` was called.
 
         It is called once, where the backend traces, and what it returned then is computed anew at each run.
+        PyTorch: it is called at each run, and the facts are those of the first.
         """
 
     def everything_kept(self) -> AbstractContextManager[None]:
@@ -303,7 +308,8 @@ class Engine(Protocol):
     def rows_of(self, gradient: Any) -> tuple[Any, int | None] | None:
         """Of a gradient that holds some rows alone: their sums `[rows, units]`, and how many rows there were before.
 
-        None for a dense gradient, which it always is on JAX and PyTorch. The number is None where it is not known.
+        None for a dense gradient, which it always is on JAX. The number is None where it is not known.
+        PyTorch: the rows that were looked up, where the others are zero.
         """
 
     def updates(self, runner: Runner, batch: Any, train: Callable[[Any], Any] | None, iterator: Any) -> Updates:

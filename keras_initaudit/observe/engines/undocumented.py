@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend import nn as backend_nn
 from keras.src.backend.common import global_state, masking
+from keras.src.trainers.data_adapters import get_data_adapter
 
 from ..hooks import replace
 
@@ -207,3 +210,43 @@ class OutOfBatches:
         return False
 
     _implements_test_batch_hooks = _implements_predict_batch_hooks = _implements_train_batch_hooks
+
+
+def adapted(x: Any, y: Any, sample_weight: Any, size: int) -> Any:
+    """What Keras makes of the data of a `fit`, in batches of this size and in their order."""
+    return get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
+
+
+# PyTorch
+
+
+def runs_backward() -> bool:
+    """Whether the code that runs now is part of a backward pass of PyTorch."""
+    return bool(sys.modules["torch"]._C._current_graph_task_id() != -1)
+
+
+def is_wrapped(tensor: Any) -> bool:
+    """Whether a tensor of PyTorch stands for many, within `vmap` or a transformation like it."""
+    return bool(sys.modules["torch"]._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def logits_of(tensor: Any) -> Any:
+    """What Keras's own softmax or sigmoid has made a tensor of; None for any other tensor."""
+    return getattr(tensor, "_keras_logits", None)
+
+
+def cross_entropies() -> tuple[Any, tuple[str, ...]]:
+    """The module and the names under which Keras looks up the cross-entropies of its backend."""
+    return backend_nn, (
+        "categorical_crossentropy",
+        "sparse_categorical_crossentropy",
+        "binary_crossentropy",
+    )
+
+
+def parameter_of(tensor: Any) -> Any:
+    """The parameter that a tensor of PyTorch is, or is a copy of in another precision."""
+    node = tensor.grad_fn
+    if node is not None and node.name() == "ToCopyBackward0":
+        return getattr(node.next_functions[0][0], "variable", tensor)
+    return tensor
