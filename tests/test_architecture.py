@@ -19,15 +19,17 @@ ROOMS = {
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
     "initializers": (("theory",), ("keras", "numpy")),
+    "optimizers": ((), ("keras",)),
     "observe": (("records", "layers", "theory"), ("keras", "numpy")),
     "diagnosis": (("records", "flow", "numerals"), ()),
     "remedies": (
-        ("records", "flow", "theory", "layers", "initializers", "observe", "diagnosis"),
+        ("records", "flow", "theory", "layers", "initializers", "optimizers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
     "report": (("records", "flow", "numerals"), ()),
     "tensorboard": (("records", "flow", "diagnosis", "report"), ("tensorboard", "werkzeug", "numpy", "google")),
     "auditing": (("records", "observe", "diagnosis", "remedies", "report"), ("keras",)),
+    "coordinates": (("layers", "observe", "remedies", "report", "tensorboard"), ("keras", "numpy")),
     "callback": (
         ("records", "schedules", "auditing", "observe", "diagnosis", "report", "tensorboard"),
         ("keras",),
