@@ -1,4 +1,4 @@
-"""The coordinate check: what the outputs of a model's layers do when the model gets wider, at the start and after updates.
+"""The coordinate check: what the outputs of a model's layers do when it gets wider, at the start and after updates.
 
 A layer's output is taken where the layer is called, in a forward pass outside of any training step, and the updates are
 those of the model's own `train_on_batch`: so it runs wherever Keras does.

@@ -44,15 +44,15 @@ class CoordinateRow:
 
     @property
     def meaning(self) -> str:
-        """ "explodes with width", "stops learning with width" or "stable"."""
+        """What the slopes say: "explodes with width", "stops learning with width" or "stable"."""
         if not self.finite or _beyond(self.start, self.start_error) or _beyond(self.change, self.change_error):
             return "explodes with width"
         return "stops learning with width" if _beyond(-self.change, self.change_error) else "stable"
 
 
 def _beyond(slope: float, error: float) -> bool:
-    """Whether a slope is above the limit, and is not noise: two standard errors above zero."""
-    return slope > LIMIT and not slope <= 2.0 * error
+    """Whether a slope is above the limit by a standard error, where there is one."""
+    return slope - (0.0 if math.isnan(error) else error) > LIMIT
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class CoordinateCheck:
 
     @property
     def verdict(self) -> Verdict:
-        """ "bad" where a layer explodes, "warning" where one stops learning, else "healthy"."""
+        """The worst of the rows: "bad" where one explodes, "warning" where one stops learning, else "healthy"."""
         meanings = {row.meaning for row in self.rows}
         if "explodes with width" in meanings:
             return "bad"
@@ -168,6 +168,10 @@ def _means(points: Sequence[tuple[int, float, float]], at: int) -> list[tuple[fl
 # --- the picture
 
 
+_PANEL = (330, 230)
+"""Width and height of a panel, in pixels."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """Curves on two logarithmic axes."""
@@ -180,22 +184,22 @@ class Panel:
     """Name -> the point of the curve that is marked."""
 
 
-def panels_svg(panels: Sequence[Panel], across: str, up: str, *, size: tuple[int, int] = (330, 230)) -> str:
+def panels_svg(panels: Sequence[Panel], across: str, up: str, *, background: str = "none") -> str:
     """Panels side by side with the same axes, as inline SVG without a script.
 
     Args:
         panels: At least one, with points whose coordinates are positive.
         across: What the horizontal axis is.
         up: What the vertical axis is.
-        size: Width and height of a panel, in pixels.
+        background: Colour behind it: a picture that is a file of its own does not know the page's.
     """
     points = [point for panel in panels for curve in panel.curves.values() for point in curve]
     if not points:
         return ""
-    width, height = size
+    width, height = _PANEL
     (x0, x1), (y0, y1) = (_range([point[axis] for point in points]) for axis in (0, 1))
     left, right, top, bottom = 48.0, width - 10.0, 24.0, height - 34.0
-    made = []
+    made = [f'<rect width="100%" height="100%" fill="{background}"/>']
     for number, panel in enumerate(panels):
 
         def x(value: float, offset: float = float(number * width)) -> float:

@@ -20,8 +20,8 @@ START_TAG, CHANGE_TAG, TEXT_TAG = "coordinates/start", "coordinates/change", "co
 def write(log_dir: str | os.PathLike[str], check: CoordinateCheck) -> str:
     """Writes a check into a run folder of its own: `log_dir`, or the first of `log_dir-2`, ... that holds no log.
 
-    Each layer has the scalars `coordinates/start/NAME` and `coordinates/change/NAME`: log2 of the rms, the mean over the
-    starts of a width, at the step of that number.
+    Each layer has the scalars `coordinates/start/NAME` and `coordinates/change/NAME`: log2 of the rms, the mean over
+    the starts of a width, at the step of that number.
 
     Args:
         log_dir: The folder.

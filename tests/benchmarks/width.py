@@ -19,8 +19,10 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,10 @@ import numpy as np
 
 BASE = 64
 WIDTHS = (64, 128, 256, 512, 1024)
+SMALL_WIDTHS = (64, 512)
+SCHEMES = ("standard", "mup")
+NAMES = {"standard": "without muP", "mup": "with muP"}
+COLOURS = ("#4a90d9", "#2b6cb0", "#6b46c1", "#b83280", "#c9252d")
 SEEDS = 3
 KEY = ("task", "scheme", "width", "rate", "seed")
 
@@ -140,7 +146,7 @@ class Runs:
         last = float(self.model.evaluate(self.x[: task.judged], self.y[: task.judged], batch_size=128, verbose=0))
         return last if math.isfinite(last) else math.inf
 
-    def start(self, seed: int) -> None:
+    def start(self, seed: int | None) -> None:
         """A new start by the scheme."""
         from keras_initaudit import initialize
 
@@ -151,36 +157,146 @@ class Runs:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Makes the runs that the file lacks, and adds a line for each."""
+    """Makes the runs that the file lacks, and adds a line for each; then the slopes of the coordinate check."""
     out = Path(options.out)
     done = {key(line) for line in lines(out)}
-    widths, rates, seeds = ((BASE, 512), RATES[::2], 1) if options.small else (WIDTHS, RATES, SEEDS)
-    for name in ("digits",) if options.small else options.tasks:
+    widths, rates, seeds = (SMALL_WIDTHS, RATES[::2], 2) if options.small else (WIDTHS, RATES, SEEDS)
+    tasks = ("digits",) if options.small else options.tasks
+    for name in tasks:
         # The ends first, so that what is there of a run that was stopped says the most.
         for width in sorted(widths, key=lambda width: -abs(math.log(width / math.sqrt(widths[0] * widths[-1])))):
-            for scheme in ("standard",) if width == BASE else ("standard", "mup"):
+            for scheme in ("standard",) if width == BASE else SCHEMES:
                 wanted = [(name, scheme, width, rate, seed) for seed in range(seeds) for rate in rates]
                 missing = [one for one in wanted if one not in done]
                 runs = Runs(TASKS[name], width, scheme) if missing else None
-                for *_, rate, seed in missing:
+                for one in missing:
                     begun = time.perf_counter()
-                    loss = runs.loss(rate, seed)
-                    seconds = time.perf_counter() - begun
-                    line = dict(zip(KEY, (name, scheme, width, rate, seed), strict=True))
-                    line |= {"loss": loss, "seconds": seconds}
-                    with out.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
-                    print(f"{name} {scheme} {width} {rate:.2g} {seed}: {loss:.4g} in {seconds:.1f} s", flush=True)
+                    loss = runs.loss(*one[3:])
+                    add(out, dict(zip(KEY, one, strict=True)) | {"loss": loss, "seconds": time.perf_counter() - begun})
+    for name in tasks:
+        for scheme in SCHEMES:
+            if (name, scheme) not in {(line["task"], line["scheme"]) for line in lines(out) if "slopes" in line}:
+                add(out, {"task": name, "scheme": scheme, "slopes": slopes(TASKS[name], scheme, widths, seeds)})
+
+
+def slopes(task: Task, scheme: str, widths: Iterable[int], seeds: int) -> list[tuple[str, float, float]]:
+    """(layer, slope of the change, its standard error) at the middle one of the rates."""
+    import keras
+
+    from keras_initaudit import coordinate_check
+
+    def build(width: int) -> Any:
+        runs = Runs(task, width, scheme)
+        runs.start(None)
+        for part, factor in zip(parts(runs.model.optimizer), runs.factors, strict=True):
+            part.learning_rate = RATES[len(RATES) // 2] * factor
+        return runs.model
+
+    x, y = task.data()
+    check = coordinate_check(build, list(widths), x[: task.batch], y[: task.batch], seeds=seeds)
+    keras.backend.clear_session()
+    return [(row.layer, row.change, row.change_error) for row in check.rows]
+
+
+def add(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line to a file of runs, and prints it."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(line, flush=True)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The runs of a file."""
+    """What a file holds."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def key(line: dict[str, Any]) -> tuple[Any, ...]:
     """What tells one run from another."""
-    return tuple(line[name] for name in KEY)
+    return tuple(line.get(name) for name in KEY)
+
+
+# --- the report
+
+
+Curves = dict[int, dict[float, float]]
+"""Width -> rate -> mean loss of the seeds."""
+
+
+def curves(found: list[dict[str, Any]], task: str, scheme: str) -> Curves:
+    """The mean losses of a task; at the base both schemes are the same. Rates that lack a seed are left out."""
+    losses: dict[int, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in found:
+        if "loss" in line and line["task"] == task and (line["scheme"] == scheme or line["width"] == BASE):
+            losses[line["width"]][line["rate"]].append(line["loss"])
+    seeds = max((len(all_) for rates in losses.values() for all_ in rates.values()), default=0)
+    means = {
+        width: {rate: sum(all_) / seeds for rate, all_ in sorted(rates.items()) if len(all_) == seeds}
+        for width, rates in sorted(losses.items())
+    }
+    most = max((len(rates) for rates in means.values()), default=0)
+    return {width: rates for width, rates in means.items() if len(rates) == most}
+
+
+def best(rates: dict[float, float]) -> float:
+    """The rate with the least loss."""
+    return min(rates, key=lambda rate: rates[rate])
+
+
+def moved(found: Curves) -> float:
+    """By what factor the best rate of the largest width differs from that of the base."""
+    ratio = best(found[max(found)]) / best(found[BASE])
+    return max(ratio, 1 / ratio)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Prints the tables; with `--hold`, ends with 1 where muP does not hold what it is to."""
+    found = [line for path in options.paths for line in lines(Path(path))]
+    failed = []
+    for task in [name for name in TASKS if any(line["task"] == name for line in found)]:
+        for scheme in SCHEMES:
+            of_scheme = curves(found, task, scheme)
+            if BASE not in of_scheme or len(of_scheme) < 2:
+                continue
+            factor = moved(of_scheme)
+            print(f"\n{task}, {NAMES[scheme]}: from width {BASE} to {max(of_scheme)} the best rate moves by {factor:g}")
+            print(f"{'width':>8}" + "".join(f"{rate:>10.2g}" for rate in of_scheme[BASE]))
+            for width, rates in of_scheme.items():
+                print(
+                    f"{width:>8}" + "".join(f"{loss:>9.3g}{' *'[rate == best(rates)]}" for rate, loss in rates.items())
+                )
+            if (factor > 2) if scheme == "mup" else (factor < 4):
+                failed.append(f"{task}, {NAMES[scheme]}: the best rate moves by {factor:g}")
+    for line in found:
+        if "slopes" in line:
+            print(f"\n{line['task']}, {NAMES[line['scheme']]}: slope of the change of each layer against the width")
+            for layer, slope, error in line["slopes"]:
+                print(f"    {layer:<34}{slope:+.2f} +- {error:.2f}")
+            largest = max(abs(slope) for _, slope, _ in line["slopes"])
+            if (largest > 0.1) == (line["scheme"] == "mup"):
+                failed.append(f"{line['task']}, {NAMES[line['scheme']]}: the largest slope is {largest:.2f}")
+    seconds = sum(line.get("seconds", 0.0) for line in found)
+    print(f"\n{sum('loss' in line for line in found)} runs in {seconds / 60:.0f} minutes")
+    if options.picture:
+        Path(options.picture).write_text(picture(found, options.task))
+    print("\n".join(failed) or "all that muP is to hold is held")
+    if options.hold and failed:
+        sys.exit(1)
+
+
+def picture(found: list[dict[str, Any]], task: str) -> str:
+    """Loss against rate, a curve a width, without muP and with it."""
+    from keras_initaudit.report.width import Panel, panels_svg
+
+    panels = []
+    for scheme in SCHEMES:
+        of_scheme = curves(found, task, scheme)
+        finite = {
+            f"width {w}": [(r, v) for r, v in rates.items() if math.isfinite(v)] for w, rates in of_scheme.items()
+        }
+        colours = {f"width {width}": COLOURS[WIDTHS.index(width)] for width in of_scheme}
+        marks = {f"width {width}": (best(rates), rates[best(rates)]) for width, rates in of_scheme.items()}
+        panels.append(Panel(NAMES[scheme], finite, colours, marks))
+    return panels_svg(panels, "learning rate", "loss", background="#fff") + "\n"
 
 
 def main() -> None:
@@ -192,6 +308,12 @@ def main() -> None:
     command.add_argument("--small", action="store_true")
     command.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     command.set_defaults(do=run)
+    command = commands.add_parser("report")
+    command.add_argument("paths", nargs="+")
+    command.add_argument("--picture")
+    command.add_argument("--task", choices=TASKS, default="digits")
+    command.add_argument("--hold", action="store_true")
+    command.set_defaults(do=report)
     options = parser.parse_args()
     options.do(options)
 
