@@ -26,6 +26,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "auditing": ("audit",),
     "callback": ("InitAudit",),
+    "coordinates": ("coordinate_check",),
     "diagnosis": ("Thresholds",),
     "initializers": (
         "ICNR",
@@ -53,6 +54,7 @@ _PUBLIC = {
     "layers.catalogue": ("fans",),
     "records": ("Finding",),
     "remedies.initialization": ("initialize", "recommend"),
+    "remedies.mup": ("mup_optimizer",),
     "report": ("BadInitializationError", "Report"),
     "theory.chaos": ("critical_point", "depth_scale"),
     "theory.gains": ("gain",),
@@ -79,3 +81,4 @@ def __dir__() -> list[str]:
 @wrapt.when_imported("keras")
 def _register(_keras: Any) -> None:
     importlib.import_module(f"{__name__}.initializers")
+    importlib.import_module(f"{__name__}.optimizers")

@@ -1,6 +1,7 @@
 # Made from the table in __init__.py: REWRITE_STUB=1 pytest tests/test_architecture.py
 from .auditing import audit as audit
 from .callback import InitAudit as InitAudit
+from .coordinates import coordinate_check as coordinate_check
 from .diagnosis import Thresholds as Thresholds
 from .initializers import ICNR as ICNR
 from .initializers import DeltaOrthogonal as DeltaOrthogonal
@@ -27,6 +28,7 @@ from .layers.catalogue import fans as fans
 from .records import Finding as Finding
 from .remedies.initialization import initialize as initialize
 from .remedies.initialization import recommend as recommend
+from .remedies.mup import mup_optimizer as mup_optimizer
 from .report import BadInitializationError as BadInitializationError
 from .report import Report as Report
 from .theory.chaos import critical_point as critical_point

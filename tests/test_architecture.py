@@ -22,10 +22,11 @@ ROOMS = {
     "theory": ((), ("keras", "numpy")),
     "layers": ((), ("keras",)),
     "initializers": (("theory",), ("keras", "numpy")),
+    "optimizers": ((), ("keras",)),
     "observe": (("records", "layers", "theory"), ("keras", "numpy")),
     "diagnosis": (("records", "flow", "numerals"), ()),
     "remedies": (
-        ("records", "flow", "progress", "theory", "layers", "initializers", "observe", "diagnosis"),
+        ("records", "flow", "progress", "theory", "layers", "initializers", "optimizers", "observe", "diagnosis"),
         ("keras", "numpy"),
     ),
     "report": (("records", "flow", "trunk", "numerals", "names"), ()),
@@ -34,6 +35,7 @@ ROOMS = {
         ("tensorboard", "werkzeug", "numpy", "google"),
     ),
     "auditing": (("records", "progress", "observe", "diagnosis", "remedies", "report"), ("keras",)),
+    "coordinates": (("layers", "observe", "remedies", "report", "tensorboard"), ("keras", "numpy")),
     "callback": (
         ("records", "schedules", "progress", "auditing", "observe", "diagnosis", "report", "tensorboard"),
         ("keras",),

@@ -36,6 +36,7 @@ from ..observe.keras2 import refuse_keras_2
 from ..progress import bar
 from ..theory.gains import ActivationFacts, Elementwise, activation_name, facts, gain, moments, remembered, resolve
 from .tuning import Tuned, tune
+from .width import growths, smaller_model
 
 
 def recommend(activation: Any) -> Any:
@@ -75,7 +76,15 @@ def _squashes(found: ActivationFacts) -> bool:
     return found.ends is not None and not (found.name or "").startswith("relu")
 
 
-def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | None = None) -> Any:
+def initialize(
+    model: Any,
+    scheme: Any = "auto",
+    *,
+    x: Any = None,
+    seed: int | None = None,
+    base: Any = None,
+    zero_head: bool = False,
+) -> Any:
     """Starts every trainable kernel and bias of a model again, by what each layer is and where it stands.
 
     Kernels get the variance that `recommend` means for the activation that they feed, at the true fans; in a chain of
@@ -86,20 +95,33 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
     start at zero, forget gates at one. The biases of the output layers, normalisations, and frozen weights are left as
     they are.
 
+    The scheme "mup" is for a model that is a larger `base`: what was found on the base, the best learning rate above
+    all, then holds for the model, which is to be trained with `mup_optimizer`. Where one output of a kernel sums m_in
+    times as many inputs as in the base, and there are m_out times as many outputs, the kernel starts with
+
+        std = std that "auto" gives the base * min(1, sqrt(m_out / m_in)) / sqrt(m_in)
+
+    which is 1 for kernels that see the data, 1 / sqrt(m) for hidden and 1 / m for output kernels. Query kernels get
+    1 / sqrt(m_d) on top, for attention logits that go as 1 / d: `MultiHeadAttention` and `GroupQueryAttention` have
+    such a kernel. `Attention`, and attention in a layer of your own, are left as they are: divide their logits by d.
+
     Args:
         model: A built model. It is changed in place.
-        scheme: "auto", or an initializer (or its name) for all kernels but the recurrent ones: those that go by the
-            fans are given the true ones.
+        scheme: "auto", "mup", or an initializer (or its name) for all kernels but the recurrent ones: those that go by
+            the fans are given the true ones.
         x: A batch of inputs. With it each layer is tuned in turn to the size that its activation wants, which also
-            makes up for correlated data, pooling, and whatever else no formula knows.
+            makes up for correlated data, pooling, and whatever else no formula knows. Not with "mup".
         seed: Seed of the whole; each weight's own follows from it and the weight's path. None for a new one.
+        base: With "mup", the smaller model, or a function that returns it. Its sizes count, not its weights.
+        zero_head: Whether the last kernels start at zero, so that models of all widths start as the same function.
 
     Returns:
         The model.
 
     Raises:
-        TypeError: When `model` is no Keras model, or `scheme` no initializer.
-        ValueError: When it is not built, and there is no `x` to build it with.
+        TypeError: When `model` is no Keras model, `scheme` no initializer, or `base` no model.
+        ValueError: When it is not built, and there is no `x` to build it with; when "mup" has no `base`, or another
+            scheme one; when the two models differ in more than size.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4096, "relu"), keras.layers.Dense(1)])
@@ -108,17 +130,25 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
         2.0
 
     Reference:
-        Mishkin and Matas 2016, https://arxiv.org/abs/1511.06422 (LSUV); Zhang et al. 2019 (residual branches).
+        Mishkin and Matas 2016, https://arxiv.org/abs/1511.06422 (LSUV); Zhang et al. 2019 (residual branches); Yang et
+        al. 2022, https://arxiv.org/abs/2203.03466, tables 3 and 8, appendix D.2 (the zero head). `remedies.width`
+        derives the rule for "mup".
     """
     refuse_keras_2(model)
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {model!r} (of type {type(model).__name__}).")
-    if isinstance(scheme, str) and scheme == "auto":
+    grown = isinstance(scheme, str) and scheme == "mup"
+    if grown != (base is not None) or (grown and x is not None):
+        raise ValueError(
+            'scheme="mup" goes with `base`, the smaller model, and without `x`; no other scheme goes with `base`. '
+            f"Received: scheme={scheme!r}, base={base!r}, x={'None' if x is None else 'a batch'}."
+        )
+    if grown or (isinstance(scheme, str) and scheme == "auto"):
         chosen = None
     else:
         chosen = keras.initializers.get(scheme)
         if not isinstance(chosen, keras.initializers.Initializer):
-            raise TypeError(f'`scheme` must be "auto", a Keras initializer or its name. Received: {scheme!r}.')
+            raise TypeError(f'`scheme` must be "auto", "mup", a Keras initializer or its name. Received: {scheme!r}.')
     if isinstance(seed, bool) or not (seed is None or hasattr(seed, "__index__")):
         raise TypeError(f"`seed` must be an integer or None. Received: {seed!r}.")
     if x is not None:
@@ -130,8 +160,12 @@ def initialize(model: Any, scheme: Any = "auto", *, x: Any = None, seed: int | N
             f"Model {model.name!r} is not built, so that there is nothing to start. Give it an Input, call it once, or "
             "give `x`, a batch of its inputs."
         )
-    base = fresh_seed() if seed is None else int(seed)
-    starts = _Starts(model, places(model, x), chosen, base)
+    number = fresh_seed() if seed is None else int(seed)
+    starts = _Starts(model, places(model, x), chosen, number)
+    if grown:
+        starts.grow(smaller_model(base))
+    if zero_head:
+        starts.factors |= {id(place.variable): 0.0 for place in starts.places if place.head}
     starts.draw()
     if x is not None:
         starts.tune(x)
@@ -154,12 +188,41 @@ class _Starts:
         self.scheme = scheme
         self.seed = seed
         self.places = [place for place in found if place.variable.trainable]
+        self.factors: dict[int, float] = {}
+        """Id of a weight -> what its start is multiplied by."""
+
+    def grow(self, base: Any) -> None:
+        """Gives each kernel the size that it has in a smaller model, times what muP makes of its growth."""
+        found_in_base = places(base)
+        smaller = _Starts(base, found_in_base, self.scheme, self.seed)
+        before = {id(place.variable): smaller.size(place) for place in found_in_base}
+        growth = {id(found.variable): found for found in growths(self.model, base)}
+        for place in self.places:
+            found = growth[id(place.variable)]
+            self.factors[id(place.variable)] = found.start * before[id(found.smaller)] / self.size(place)
+            if catalogue.makes_outputs(place.owner):
+                warnings.warn(
+                    f"{place.path!r} makes the outputs of the model too, and starts as an input weight: divide what it "
+                    f"is multiplied by then by {found.outputs:g}, with a keras.layers.Rescaling in front of it",
+                    stacklevel=4,
+                )
+
+    def size(self, place: Place) -> float:
+        """The root mean square of the start of a kernel: by its law where that is known, else of the numbers drawn."""
+        scheme = self._scheme(place)
+        if isinstance(scheme, VarianceScaling) and scheme.input_axes == []:
+            return math.sqrt(scheme.scale)
+        if isinstance(scheme, RandomNormal):
+            return float(scheme.stddev)
+        drawn = ops.convert_to_numpy(scheme(place.variable.shape, dtype="float32"))
+        return float(np.sqrt(np.mean(np.square(drawn, dtype=np.float64))))
 
     def draw(self) -> None:
         """Every kernel from its scheme, and the biases."""
         centres: dict[int, Any] = {}
         for place in self.places:
-            value = self._scheme(place)(place.variable.shape, dtype="float32")
+            factor = self.factors.get(id(place.variable), 1.0)
+            value = self._scheme(place)(place.variable.shape, dtype="float32") * factor
             _assign(place.variable, value)
             if self.scheme is None and not place.first and _uncentred(place):
                 # What comes in is the same function's output: its mean is taken out again.
