@@ -11,10 +11,12 @@ import pytest
 import keras_initaudit
 
 ROOT = Path(__file__).parent.parent
+FOREIGN = {"tensorflow", "jax", "torch"} - {keras.backend.backend()}
+"""Folders of engines that cannot be imported here."""
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted((ROOT / "keras_initaudit").rglob("*.py"))
-    if path.stem != "__main__"
+    if path.stem != "__main__" and not {*path.parts} & FOREIGN
 ]
 # What an example may use without an import of its own: the public names, Keras and NumPy.
 NAMES = {name: getattr(keras_initaudit, name) for name in keras_initaudit.__all__} | {"keras": keras, "np": np}

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ..names import LEAST, shortened
 from ..numerals import num
 from ..records import Verdict, dumps
 from . import colours, parts
-from .formatting import code_md, shorten
+from .formatting import code_md
 from .svg import clean
 
 LIMIT = 0.25
@@ -87,11 +88,11 @@ class CoordinateCheck:
 
     def text(self) -> str:
         """The check for a terminal."""
-        room = max(5, min(40, max(len(clean(row.layer)) for row in self.rows)))
+        names = [clean(row.layer) for row in self.rows]
+        room = max(LEAST, min(40, max(map(len, names))))
         lines = [f"Coordinate check: {self.headline}", f"({self._measured()})", ""]
         lines.append(f"{'layer':<{room}}  {'start':>13}  {'change':>13}  meaning")
-        for row in self.rows:
-            name = shorten(clean(row.layer), room, middle=True)
+        for name, row in zip(shortened(names, room), self.rows, strict=True):
             lines.append(
                 f"{name:<{room}}  {_slope(row.start, row.start_error):>13}  "
                 f"{_slope(row.change, row.change_error):>13}  {row.meaning}"
@@ -107,7 +108,7 @@ class CoordinateCheck:
 
     def html(self) -> str:
         """The check for a notebook: headline, picture, table; self-contained, no script."""
-        colour = colours.VERDICT[self.verdict]
+        colour = colours.colour(self.verdict)
         head = "".join(f"<th>{name}</th>" for name in HEADERS)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) + "</tr>" for row in self.rows
@@ -140,9 +141,9 @@ class CoordinateCheck:
 
 
 _COLOUR: Mapping[str, str] = {
-    "stable": colours.VERDICT["healthy"],
-    "stops learning with width": colours.VERDICT["warning"],
-    "explodes with width": colours.VERDICT["bad"],
+    "stable": colours.colour("healthy"),
+    "stops learning with width": colours.colour("warning"),
+    "explodes with width": colours.colour("bad"),
 }
 
 
