@@ -32,7 +32,8 @@ def mup_optimizer(optimizer: Any, model: Any, base: Any) -> Any:
     outputs, its rate is lr / m_in for Adam, AdamW, Adamax, Nadam, RMSprop and Lion, and lr m_out / m_in for SGD: under
     Adam, hidden and output kernels have lr / m, all others lr. The model is to be started by
     `initialize(model, "mup", base=base)`. Schedules are scaled as a whole; weight decay and epsilon follow the classes,
-    and clipping is what it was. Callbacks that set learning rates see each of `optimizer.optimizers`.
+    and clipping is what it was. Callbacks that set learning rates see each of `optimizer.optimizers`; say to each of
+    them, too, what `exclude_from_weight_decay` is to leave out.
 
     Args:
         optimizer: A Keras optimizer, or its name: one that would train the base. It is not changed.
@@ -57,7 +58,7 @@ def mup_optimizer(optimizer: Any, model: Any, base: Any) -> Any:
     Reference:
         Yang et al. 2022, https://arxiv.org/abs/2203.03466, tables 3 and 8, appendix B; Dey et al. 2025,
         https://arxiv.org/abs/2505.01618, table 1 (weight decay, epsilon); Everett et al. 2024,
-        https://arxiv.org/abs/2407.05872, section 5 (epsilon).
+        https://arxiv.org/abs/2407.05872 (epsilon).
     """
     if not hasattr(keras.optimizers, "MultiOptimizer"):
         raise ImportError(
