@@ -126,8 +126,9 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Least squares of log y on log x: the slope and its standard error; NaN where there are too few points for it.
 
     Example:
-        >>> slope([(1, 2.0), (4, 8.0), (16, 32.0)])
-        (1.0, 0.0)
+        >>> found, error = slope([(1, 1.0), (2, 2.0), (4, 2.0)])
+        >>> round(found, 2), round(error, 2)
+        (0.5, 0.29)
     """
     kept = [(math.log(a), math.log(b)) for a, b in points if b > 0.0 and math.isfinite(b)]
     if len({a for a, _ in kept}) < 2:

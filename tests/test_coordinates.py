@@ -77,7 +77,7 @@ def test_a_start_that_grows_explodes():
     def build(width):
         model = network(width)
         for layer in model.layers:
-            layer.kernel.assign(ops.ones_like(layer.kernel) * 0.1)
+            layer.kernel.assign(np.full(layer.kernel.shape, 0.1))
         return compiled(model, keras.optimizers.SGD(1e-9))
 
     rows = by_layer(ki.coordinate_check(build, (32, 128), np.abs(X), Y, steps=1, seeds=1))
@@ -148,6 +148,16 @@ def test_layers_in_loops_and_in_models_have_rows():
     names = set(by_layer(check))
     assert {"attention/query", "attention/attention_output", "inner/within", "both", "head"} <= names
     assert not any(name.startswith("both/") for name in names)
+
+
+def test_the_log_has_the_check(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    check = ki.coordinate_check(standard, (16, 32), X, Y, steps=1, seeds=1, log_dir=tmp_path / "run")
+    log = accumulator.EventAccumulator(str(tmp_path / "run"))
+    log.Reload()
+    for name, found in by_layer(check).items():
+        scalars = [(event.step, event.value) for event in log.Scalars(f"coordinates/change/{name}")]
+        assert scalars == [(width, pytest.approx(math.log2(change), rel=1e-6)) for width, _, change in found.points]
 
 
 # --- the numbers and the forms

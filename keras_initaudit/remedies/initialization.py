@@ -131,7 +131,7 @@ def initialize(
 
     Reference:
         Mishkin and Matas 2016, https://arxiv.org/abs/1511.06422 (LSUV); Zhang et al. 2019 (residual branches); Yang et
-        al. 2022, https://arxiv.org/abs/2203.03466, tables 3 and 8, appendix D.2 (the zero head). `remedies.width`
+        al. 2022, https://arxiv.org/abs/2203.03466, tables 3 and 8, appendix D (the zero head). `remedies.width`
         derives the rule for "mup".
     """
     refuse_keras_2(model)

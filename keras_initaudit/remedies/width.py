@@ -19,9 +19,14 @@ this is table 3 of Yang et al.:
     SGD rate   m        1            1 / m      m
 
 Their table 8 is the same function with a multiplier on the outputs: a weight c W with the start s and the rate r is a
-weight W' with the start c s and the rate c r for Adam, c^2 r for SGD (their lemma J.1; Everett et al. section 2). The
-layers of Keras have no multiplier, so it is in the weights here. In the same way the attention logits q k / d of muP,
+weight W' with the start c s and the rate c r for Adam, c^2 r for SGD (their lemma J.1; Everett et al.). The layers of
+Keras have no multiplier, so it is in the weights here. In the same way the attention logits q k / d of muP,
 in place of q k / sqrt(d), are made by the query kernel, which takes the factor 1 / sqrt(m_d).
+
+Depth has no rule here. CompleteP (Dey et al. 2025) multiplies each residual branch by 1 / L: in the weights, the last
+kernel of a branch starts at 1 / m_L of its size, with the rate lr / m_L under Adam, for m_L times as many branches.
+`Place.branches` counts them; what is missing is a pairing of the blocks of a deeper model with those of its base, for
+the layers are paired one by one.
 
 Reference:
     Yang et al. 2022, "Tensor Programs V", tables 3 and 8, appendix B, https://arxiv.org/abs/2203.03466; Yang, Simon and

@@ -18,7 +18,7 @@ from .formatting import code_md
 from .svg import clean
 
 LIMIT = 0.25
-"""The exponents of the theory are multiples of 1/2 (Everett et al. 2024, table 2): this is half way to the next one."""
+"""The exponents of the theory are multiples of 1/2 (Everett et al. 2024): this is half way to the next one."""
 HEADERS = ("layer", "start", "change", "meaning")
 LEGEND = (
     "exponent of the width in the rms of a layer's output at the start, and of its change after the updates, with the "
@@ -210,7 +210,7 @@ def panels_svg(panels: Sequence[Panel], across: str, up: str, *, background: str
             return bottom - (bottom - top) * (math.log2(value) - y0) / (y1 - y0)
 
         begin = number * width
-        made.append(f'<text x="{begin + left}" y="14" font-weight="600">{escape(panel.title)}</text>')
+        made.append(f'<text x="{begin + left}" y="14" font-weight="600">{escape(f"{panel.title}: {up}")}</text>')
         for low, high, place, upright in ((y0, y1, y, True), (x0, x1, x, False)):
             for power in range(math.ceil(low), math.floor(high) + 1, max(1, math.ceil((high - low) / 6))):
                 made.append(_tick(place(2.0**power), num(2.0**power, 3), begin, (left, right, top, bottom), upright))
