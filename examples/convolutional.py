@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from keras_initaudit import HeNormal, audit
 
-DEPTH = 6
+DEPTH = 8
 
 
 def build(initializer_of_layer, normalised):

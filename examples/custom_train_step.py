@@ -58,7 +58,7 @@ def main():
         print(f"=== a generator from {name} ===\n", flush=True)
         keras.utils.set_random_seed(0)
         gan = GAN(initializer_of_layer)
-        gan.compile(keras.optimizers.Adam(1e-3, beta_1=0.5), keras.optimizers.Adam(1e-3, beta_1=0.5))
+        gan.compile(keras.optimizers.Adam(2e-4, beta_1=0.5), keras.optimizers.Adam(2e-4, beta_1=0.5))
         seen = InitAudit(f"logs/gan/{name.replace(' ', '_')}")
         gan.fit(images, batch_size=64, epochs=20, verbose=0, callbacks=[seen])
         made = gan.generator(keras.random.normal((256, NOISE), seed=0))

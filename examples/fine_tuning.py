@@ -5,6 +5,7 @@ from zeros too; a backbone that was frozen before it was ever trained is not, an
 Run it with `python examples/fine_tuning.py`.
 """
 
+import math
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its start is chatty
@@ -48,21 +49,19 @@ def main():
     with_head(trained, 5).fit(images[old], digits[old], epochs=20, batch_size=32, verbose=0)
 
     x, y = images[~old], digits[~old] - 5
-    few = slice(0, 300)
     cases = {
         "trained, frozen, new head": lambda: with_head(frozen(copy(trained)), 5),
         "the same, head of zeros": lambda: with_head(frozen(copy(trained)), 5, kernel_initializer="zeros"),
         "trained, LoRA, new head": lambda: with_head(adapted(copy(trained)), 5),
         "frozen before its training": lambda: with_head(frozen(backbone()), 5),
     }
-    print("start                       verdict  found                   accuracy on digits not seen")
+    print("start                       trainable  verdict  found")
     for name, build in cases.items():
         model = build()
-        report = audit(model, x[few], y[few])
-        model.fit(x[few], y[few], epochs=20, batch_size=32, verbose=0)
-        accuracy = model.evaluate(x[300:], y[300:], verbose=0)[1]
+        report = audit(model, x, y)
+        trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
         found = ", ".join(finding.rule for finding in report.findings) or "nothing"
-        print(f"{name:27s} {report.verdict:8s} {found:23s} {accuracy:.3f}", flush=True)
+        print(f"{name:27s} {trainable:9d}  {report.verdict:8s} {found}", flush=True)
         if report.verdict != "healthy":
             print(f"\n{report}")
 
