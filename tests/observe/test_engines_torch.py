@@ -9,14 +9,18 @@ if keras.backend.backend() != "torch":
     pytest.skip("the engine of PyTorch", allow_module_level=True)
 
 import inspect
+import subprocess
 import sys
 
 import torch
 from names_of_torch import NAMES
 
 from keras_initaudit.observe import engines
+from keras_initaudit.observe.batch import first_samples
 from keras_initaudit.observe.engines import torch as engine
-from keras_initaudit.observe.engines.torch import frame, graph, step
+from keras_initaudit.observe.engines.torch import frame, graph, step, training
+from keras_initaudit.observe.engines.torch.state import modules_kept, tensors_kept
+from keras_initaudit.observe.probe import Probe
 
 
 def differences(protocol, found):
@@ -36,6 +40,7 @@ def differences(protocol, found):
         (engines.Frame, frame.TorchFrame),
         (engines.Facts, frame.TorchFacts),
         (engines.Runner, step.TorchRunner),
+        (engines.Updates, training.TorchUpdates),
     ],
 )
 def test_an_engine_has_the_functions_of_the_protocol(protocol, part):
@@ -47,8 +52,82 @@ def test_a_name_is_there_and_means_what_is_needed(name, need, look):
     assert look(), f"{name}: {need}"
 
 
-def test_nothing_imports_tensorflow():
-    assert "tensorflow" not in sys.modules
+ALONE = """
+import sys
+import keras, numpy as np
+from keras_initaudit import InitAudit, audit, initialize
+first = keras.layers.Dense(8, "relu", kernel_initializer="zeros")
+model = keras.Sequential([keras.Input((6,)), first, keras.layers.Dense(1)])
+model.compile("adam", "mse")
+x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+report = audit(model, x, x[:, :1])
+assert report.verdict == "bad", report
+assert report.trials[0].reason is None, report.trials
+seen = InitAudit(sys.argv[1], verbose=0, on_finding="silent")
+model.fit(x, x[:, :1], verbose=0, callbacks=[seen])
+assert [one.step for one in seen.reports] == [0, 1]
+assert audit(initialize(model, x=x, seed=0), x, x[:, :1]).verdict != "bad"
+print("tensorflow" in sys.modules, "jax" in sys.modules)
+"""
+
+
+def test_an_audit_a_fit_with_a_log_and_a_start_import_no_other_backend(tmp_path):
+    done = subprocess.run([sys.executable, "-c", ALONE, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["False", "False"]
+    assert list(tmp_path.glob("initaudit/*tfevents*"))
+
+
+# What a layer of one's own changes
+
+
+class Own(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls, self.source = 0, np.random.default_rng(2)
+
+
+def test_what_a_layer_counts_and_draws_is_put_back():
+    layer = Own()
+    model = keras.Sequential([keras.Input((4,)), layer, layers.Dense(1)])
+    with modules_kept(model):
+        layer.calls += 1
+        drawn = layer.source.random()
+        layer.eval()
+    assert (layer.calls, layer.training) == (0, True)
+    assert layer.source.random() == drawn
+    layer.calls += 1  # outside of the block it stays
+    assert layer.calls == 1
+
+
+def test_a_write_past_the_counter_is_put_back():
+    weight = torch.nn.Parameter(torch.ones(3))
+    with tensors_kept([weight]):
+        weight.data.mul_(2.0)
+        assert weight.tolist() == [2.0] * 3
+    assert weight.tolist() == [1.0] * 3
+
+
+# Gradients
+
+
+def test_at_logits_where_a_cross_entropy_takes_probabilities():
+    x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 0])
+
+    def backward(loss):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax", name="last")])
+        model.compile("sgd", loss)
+        row = Probe(model, first_samples((x, y), None)).measure(0)["last"]
+        return row.backward_rms, keras.ops.convert_to_numpy(model(x))
+
+    rms, p = backward("sparse_categorical_crossentropy")
+    at_logits = (p - np.eye(3)[y]) / 4.0
+    assert rms == pytest.approx(np.sqrt(np.mean(at_logits**2)), rel=1e-5)
+    # A loss of one's own takes the probabilities themselves: the gradient there is another one.
+    rms, p = backward(lambda y, p: -keras.ops.log(keras.ops.take_along_axis(p, keras.ops.reshape(y, (-1, 1)), 1)))
+    at_probabilities = np.eye(3)[y] / p / 4.0
+    assert rms == pytest.approx(np.sqrt(np.mean(at_probabilities**2)), rel=1e-5)
 
 
 # What operations say

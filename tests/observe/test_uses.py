@@ -9,6 +9,7 @@ from keras_initaudit.diagnosis import diagnose
 from keras_initaudit.observe.batch import first_samples
 from keras_initaudit.observe.probe import Probe
 
+ON_TORCH = keras.backend.backend() == "torch"
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 4, 6)).astype("float32")
 IDS = RNG.integers(0, 90, (16, 4))
@@ -77,6 +78,8 @@ KERNELS = {
     ),
     "added and multiplied": ([(4, 6)], lambda x, w: x + w + ops.sum(ops.matmul(x, ops.transpose(w)), -1)[..., None]),
 }
+if ON_TORCH:
+    KERNELS.pop("multiplied with noise")  # Keras builds a model with batches of another size there
 
 
 def model_of(shapes, function, data=X, start="normal", **options):
@@ -174,6 +177,7 @@ def test_whole_numbers_that_are_multiplied_have_one(kind):
     assert [finding.rule for finding in diagnose([shot])] == ["input-scale"]
 
 
+@pytest.mark.skipif(ON_TORCH, reason="its operations are known there")
 def test_an_eager_step_leaves_no_trace_and_the_name_decides():
     for shapes, function in (NEITHER["added"], KERNELS["multiplied"]):
         assert len(held(snapshot(model_of(shapes, function, run_eagerly=True)))) == 1

@@ -263,7 +263,7 @@ class Reading:
                     found = True
                 elif operation.name in _PASSING or kinds == {"integer"}:
                     todo += operation.outputs
-                elif kinds != {"bool"}:
+                elif kinds - {"bool"}:  # what is read out as a number of Python leaves no tensor
                     return False
         return found
 
