@@ -1,7 +1,8 @@
 """JAX: the step is traced and compiled once, as that of `fit`.
 
-With less optimization the compiler takes half of the time, and what it makes runs two to four times as long. A trace writes nothing: the variables are tracers of a `StatelessScope` while it is made, and what they would become is
-dropped. The same scope takes what the step of an eager model writes.
+With less optimization the compiler takes half of the time, and what it makes runs two to four times as long. A trace
+writes nothing: the variables are tracers of a `StatelessScope` while it is made, and what they would become is dropped.
+The same scope takes what the step of an eager model writes.
 """
 
 from __future__ import annotations
