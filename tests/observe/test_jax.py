@@ -215,6 +215,36 @@ def test_an_eager_step_that_cannot_be_traced_is_observed():
     assert report.snapshot["a"].gradient_rms > 0.0
 
 
+# On several devices
+
+ON_FOUR_DEVICES = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+import keras, numpy as np
+keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+import test_jax
+
+def trained(*callbacks):
+    model = test_jax.network()
+    test_jax.fit(model, *callbacks)
+    return test_jax.values(model)
+
+callback = test_jax.audit(trial=30)
+for a, b in zip(trained(), trained(callback), strict=True):
+    np.testing.assert_array_equal(a, b)
+(trial,) = callback.reports[0].trials
+devices = test_jax.network().layers[0].kernel.value.sharding.device_set
+print(len(devices), len(callback.reports), len(trial.as_is.losses))
+"""
+
+
+def test_data_parallel_training_is_audited_and_bit_identical():
+    done = run(ON_FOUR_DEVICES)
+    devices, reports, updates = map(int, done.stdout.splitlines()[-1].split())
+    assert (devices, reports) == (4, 3)
+    assert updates > 2
+
+
 # Without TensorFlow
 
 PROGRAM = """
@@ -235,14 +265,20 @@ sys.exit(main(["report", sys.argv[1]]))
 """
 
 
-def test_tensorflow_is_not_needed(tmp_path):
+def run(program, *arguments):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, tmp_path],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])},
         capture_output=True,
         text=True,
         timeout=300,
     )
+    assert done.returncode in (0, 1), done.stderr[-3000:]
+    return done
+
+
+def test_tensorflow_is_not_needed(tmp_path):
+    done = run(PROGRAM, tmp_path)
     assert "4 0" in done.stdout.splitlines(), done.stderr[-3000:]
     assert "Init Audit: " in done.stdout
     assert list(tmp_path.rglob("events.out.tfevents.*"))
