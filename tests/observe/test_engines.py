@@ -2,19 +2,32 @@
 
 import contextlib
 import dataclasses
+import importlib
 import inspect
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from keras_initaudit import InitAudit, callback
 from keras_initaudit.observe import engines, probe
 from keras_initaudit.observe.batch import first_samples
-from keras_initaudit.observe.engines import tensorflow as engine
-from keras_initaudit.observe.engines.tensorflow import frame, step
+
+BACKEND = keras.backend.backend()
+engine = engines.engine()
+frame, step = (importlib.import_module(f"{engine.__name__}.{name}") for name in ("frame", "step"))
+PARTS = {
+    "tensorflow": [
+        ("Frame", "GraphFrame"),
+        ("Facts", "_GraphFacts"),
+        ("Facts", "_EagerFacts"),
+        ("Runner", "GraphRunner"),
+    ],
+    "jax": [("Frame", "JaxFrame"), ("Facts", "JaxprFacts"), ("Facts", "EagerFacts"), ("Runner", "JaxRunner")],
+}[BACKEND]
+FRAME, FACTS = (getattr(frame, name) for _, name in PARTS[:2])
+of_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="of the taps of TensorFlow")
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 5, 4)).astype("float32")
@@ -36,22 +49,19 @@ def differences(protocol, found):
             yield name
 
 
-PARTS = [
+FOUND = [
     (engines.Engine, engine),
-    (engines.Frame, frame.GraphFrame),
-    (engines.Facts, frame._GraphFacts),
-    (engines.Facts, frame._EagerFacts),
-    (engines.Runner, step.GraphRunner),
+    *((getattr(engines, protocol), getattr(frame, name, getattr(step, name, None))) for protocol, name in PARTS),
 ]
 
 
-@pytest.mark.parametrize(("protocol", "part"), PARTS, ids=lambda part: part.__name__)
+@pytest.mark.parametrize(("protocol", "part"), FOUND, ids=lambda part: part.__name__)
 def test_an_engine_has_the_functions_of_the_protocol(protocol, part):
     assert not list(differences(protocol, part))
 
 
 def test_a_function_that_is_missing_or_another_is_found():
-    class Other(frame.GraphFrame):
+    class Other(FRAME):
         def tap(self, x, seen):
             return x
 
@@ -82,19 +92,25 @@ def snapshot(model=None):
     return probe.Probe(model, first_samples((X, Y), None)).measure(0)
 
 
+def in_a_trace():
+    if BACKEND == "jax":
+        import jax
+
+        return isinstance(keras.ops.ones(()), jax.core.Tracer)
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
+
+
 def test_tensors_are_touched_within_the_trace_and_facts_asked_outside_of_it(monkeypatch):
     where = []
     for name in ("samples_of", "rows_of"):
         function = getattr(probe, name)
-        monkeypatch.setattr(
-            probe, name, lambda *args, f=function, n=name: where.append((n, tf.executing_eagerly())) or f(*args)
-        )
-    asked = frame._GraphFacts.flows
-    monkeypatch.setattr(
-        frame._GraphFacts, "flows", lambda *args: where.append(("flows", tf.executing_eagerly())) or asked(*args)
-    )
+        monkeypatch.setattr(probe, name, lambda *args, f=function, n=name: where.append((n, in_a_trace())) or f(*args))
+    asked = FACTS.flows
+    monkeypatch.setattr(FACTS, "flows", lambda *args: where.append(("flows", in_a_trace())) or asked(*args))
     snapshot()
-    assert where[-3:] == [("samples_of", False), ("rows_of", True), ("flows", True)]
+    assert where[-3:] == [("samples_of", True), ("rows_of", False), ("flows", False)]
 
 
 def assert_same(left, right):
@@ -107,27 +123,29 @@ def assert_same(left, right):
 
 def copied(self, x):
     with self.unrecorded():
-        return tf.identity(x)
+        return keras.ops.copy(x)
 
 
+@of_tensorflow
 def test_what_goes_on_and_what_is_kept_may_be_two_tensors(monkeypatch):
     """As where the kept one has lost its tracers, or is a copy that nobody writes into any more."""
     expected = snapshot()
     assert any(stats.entering_rms == stats.entering_rms for stats in expected.statistics)
-    monkeypatch.setattr(frame.GraphFrame, "snapshot", copied)
-    monkeypatch.setattr(frame.GraphFrame, "entering", lambda self, x: tf.identity(x))
+    monkeypatch.setattr(FRAME, "snapshot", copied)
+    monkeypatch.setattr(FRAME, "entering", lambda self, x: keras.ops.copy(x))
     assert_same(snapshot(), expected)
 
 
 def test_a_kept_tensor_that_is_another_one_would_be_seen(monkeypatch):
     expected = snapshot()
-    monkeypatch.setattr(frame.GraphFrame, "snapshot", lambda self, x: 2.0 * copied(self, x))
+    kept = FRAME.snapshot
+    monkeypatch.setattr(FRAME, "snapshot", lambda self, x: 2.0 * kept(self, x))
     with pytest.raises(AssertionError):
         assert_same(snapshot(), expected)
 
 
 def test_what_enters_an_activation_reaches_the_tap_of_its_output(monkeypatch):
-    entered, tap, entering = {}, frame.GraphFrame.tap, frame.GraphFrame.entering
+    entered, tap, entering = {}, FRAME.tap, FRAME.entering
     given = []
 
     def watched(self, x, seen, label=None, arguments=(), entered=None, **others):
@@ -135,8 +153,8 @@ def test_what_enters_an_activation_reaches_the_tap_of_its_output(monkeypatch):
             given.append((label, entered))
         return tap(self, x, seen, label, arguments, entered, **others)
 
-    monkeypatch.setattr(frame.GraphFrame, "tap", watched)
-    monkeypatch.setattr(frame.GraphFrame, "entering", lambda self, x: entered.setdefault(id(x), entering(self, x)))
+    monkeypatch.setattr(FRAME, "tap", watched)
+    monkeypatch.setattr(FRAME, "entering", lambda self, x: entered.setdefault(id(x), entering(self, x)))
     shot = snapshot()
     paths = [row.path for row in shot.layers if row.role == "layer"]
     with_entry = {paths[label] for label, x in given if x is not None}
@@ -148,7 +166,7 @@ def test_zeros_that_nothing_flows_into_are_no_gradient(monkeypatch):
     model = network()
     kernel = model.get_layer("plain").kernel
     assert snapshot(model)["plain"].gradient_rms > 0.0
-    monkeypatch.setattr(frame._GraphFacts, "unreached", lambda self: {id(kernel), id(model.get_layer("plain").bias)})
+    monkeypatch.setattr(FACTS, "unreached", lambda self: {id(kernel), id(model.get_layer("plain").bias)})
     shot = snapshot(model)
     assert np.isnan(shot["plain"].gradient_rms)
     reached = {row.path: row.reached for row in shot.layers if row.role == "layer"}
@@ -159,13 +177,14 @@ def test_zeros_that_nothing_flows_into_are_no_gradient(monkeypatch):
 
 
 def test_variables_are_read_where_they_are_attached(monkeypatch):
-    inside, read = [], []
+    inside, read, attaching = [], [], engine.attached
 
     @contextlib.contextmanager
     def attached(model):
         inside.append(model)
         try:
-            yield
+            with attaching(model):
+                yield
         finally:
             inside.pop()
 
@@ -201,7 +220,8 @@ def test_the_first_batch_is_shown_once_and_the_stand_in_is_gone():
     np.testing.assert_array_equal(call.batch[0], X[:4])
     assert call.runs_python is False
     assert call.train is model.train_function
-    assert type(call.iterator.element_spec) is type(call.batch)
+    if BACKEND == "tensorflow":
+        assert type(call.iterator.element_spec) is type(call.batch)
     assert "make_train_function" not in vars(model)
     assert float(model.optimizer.iterations) == 4.0
 

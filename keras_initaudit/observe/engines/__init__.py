@@ -60,7 +60,7 @@ class Frame(Protocol):
         """Runs the model's own `train_step`; of what the run computes before and after it, the facts say nothing.
 
         TensorFlow: `train_step(batch)`, and what is behind it where it is a `tf.function`.
-        JAX: `train_step(state, batch)`, with the state of this run.
+        JAX: `train_step(state, batch)`, with the state of this run; what Keras's cross-entropies are given is noticed.
         PyTorch: `train_step(batch)`, in a `TorchDispatchMode` that writes the operations down, at the first run.
         """
 
@@ -70,7 +70,8 @@ class Frame(Protocol):
         """Within the block no optimizer updates anything: `take` gets it, its gradients and their weights instead.
 
         TensorFlow: in place of `optimizer.apply`.
-        JAX: of `optimizer.stateless_apply` too; each gradient is labelled, for `Facts.unreached`.
+        JAX: of `optimizer.stateless_apply` too; each gradient is labelled, for `Facts.unreached`, and that of a table
+        goes with what was looked up in it, for `rows_of`.
         PyTorch: of `optimizer.apply`; a `step` of `torch.optim` finds no gradients, and so does nothing. Where no
         optimizer is used, the gradients that the step has left.
         """
@@ -121,7 +122,8 @@ class Frame(Protocol):
         """`x`, on its way into an activation; a `tap` of what comes out may need the gradient here.
 
         TensorFlow: `x` as it is; Keras computes a cross-entropy from logits that it has kept.
-        JAX: tapped; Keras computes it from the probabilities, and dL/d(logits) is found here alone.
+        JAX: tapped; Keras computes it from the probabilities, and dL/d(logits) is found here alone. `tap` gives it away
+        where the loss is a cross-entropy of what came out.
         PyTorch: as it is; a hook on the logits, where the run shows that a cross-entropy takes the probabilities.
         """
 
@@ -133,7 +135,11 @@ class Frame(Protocol):
         """
 
     def value(self, variable: Any) -> Any:
-        """The value that a Keras variable has in this run. JAX: that of the state of this run."""
+        """The value that a Keras variable has in this run.
+
+        JAX: that of the state of this run, which is a `StatelessScope` around all of it; as it is differentiated,
+        within the step.
+        """
 
     def position(self) -> int:
         """How many operations the run consists of so far; 0 where nobody counts them."""
@@ -189,9 +195,9 @@ Step = Callable[[Frame, Any, Any], list[Any]]
 class Runner(Protocol):
     """Runs the step of one model beside its training; whatever that changes is put back.
 
-    TensorFlow: what the graph writes. JAX: nothing but the values of the variables of an eager model, for a trace
-    writes none. PyTorch: copies of all variables, `.grad`, buffers, `module.training`, attributes of a
-    person's own modules that are numbers, tensors or generators.
+    TensorFlow: what the graph writes. JAX: nothing, for the `StatelessScope` drops what is written. PyTorch: copies of
+    all variables, `.grad`, buffers, `module.training`, attributes of a person's own modules that are numbers, tensors
+    or generators.
     """
 
     def ready(self, batch: Any) -> bool:
@@ -200,7 +206,8 @@ class Runner(Protocol):
     def build(self, step: Step, batch: Any) -> None:
         """Makes the variables that the model does not have yet, with the values that they have in its `fit`.
 
-        JAX, PyTorch: by Keras's symbolic build, which is what their `fit` does.
+        JAX, PyTorch: by Keras's symbolic build, which is what their `fit` does, less that of the optimizer: some layers
+        may yet be frozen.
         """
 
     def run(self, step: Step, batch: Any, scale: float) -> tuple[list[Array], Facts | None]:
@@ -259,15 +266,17 @@ class Engine(Protocol):
     def attached(self, model: Any) -> AbstractContextManager[None]:
         """In the block the variables of a model can be read and written, also in the middle of an epoch.
 
-        TensorFlow, PyTorch: as always. JAX: `fit` has taken their values; they are lent those of `model._jax_state`.
+        TensorFlow, PyTorch: as always. JAX: `fit` has taken their values; they are lent those of `model._jax_state`,
+        and what is written to them is gone at the end of the block. `callback.model` would write it to them.
         """
 
     def stand_in(self, model: Any, begin: Callable[[FirstCall], None]) -> Callable[[], None]:
         """Shows `begin` the first call of the train function of `fit`, once, before it is made.
 
         TensorFlow: `train_function(iterator)`; the batch is put in front again.
-        JAX: `train_function(state, iterator)`; the variables are attached to that state, which becomes
-        `model._jax_state` where `begin` raises.
+        JAX: `train_function(state, iterator)`; that state is `model._jax_state` while `begin` runs, for `attached`, and
+        for Keras where it raises. Where code of the person's own has asked for it, the variables have it again, and it
+        is taken anew.
         PyTorch: `train_function(data)`, and `data[0]` is the batch.
 
         Args:
@@ -303,12 +312,14 @@ class Engine(Protocol):
         """Rows of a tensor by their numbers, none of them negative: one operation."""
 
     def dense(self, gradient: Any) -> Any:
-        """A gradient as one tensor. JAX, PyTorch: it is one."""
+        """A gradient as one tensor. PyTorch: it is one."""
 
     def rows_of(self, gradient: Any) -> tuple[Any, int | None] | None:
         """Of a gradient that holds some rows alone: their sums `[rows, units]`, and how many rows there were before.
 
-        None for a dense gradient, which it always is on JAX. The number is None where it is not known.
+        None for a dense gradient. The number is None where it is not known.
+        JAX: of a table whose rows were taken by Keras's `take`; how many they are is known on the host alone, so what
+        is given can be sliced, and no more.
         PyTorch: the rows that were looked up, where the others are zero.
         """
 

@@ -212,10 +212,6 @@ class JaxFrame:
         """See `Frame`."""
         del layer, start, inner
 
-    def outputs(self) -> Iterator[Any]:
-        """What goes on from each tap with a label, in the order of the labels."""
-        return (y for y, _ in self.arguments.values())
-
 
 def _primal(x: Any) -> Any:
     """The value of a tensor, without the tracers that differentiate."""
