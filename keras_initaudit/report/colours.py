@@ -19,7 +19,7 @@ LIGHT: Mapping[str, str] = {
 DARK: Mapping[str, str] = {
     "surface": "#2f3338",
     "text": "#eceff2",
-    "muted": "#a9b3be",
+    "muted": "#b6c0ca",
     "line": "#454b52",
     "bad": "#ff7b72",
     "warning": "#f2b24c",

@@ -194,7 +194,7 @@ def trial_data(audits: Sequence[Audit], step: int, most: int | None = None) -> d
         return told | {"curves": []}
     found = [finding for audit in audits if audit.record for finding in audit.record.findings]
     proofs = [f.proof for f in found if f.proof and f.evidence.get("step", audits[0].step) == trial.step]
-    name = pictured.WITH_REMEDY if proofs else "of another start"
+    name = pictured.WITH_REMEDY if proofs else pictured.OTHER_START
     ends = [(curve.constant, curve.at_targets) for curve in (trial.as_is, trial.remedied)]
     return told | {
         "sentence": proofs[0] if proofs else None,
@@ -203,14 +203,14 @@ def trial_data(audits: Sequence[Audit], step: int, most: int | None = None) -> d
         # of one scale of losses where both have the same ends; a remedy may scale the targets
         "ends": ends[0] if ends[0] == ends[1] else None,
         "curves": [
-            _curve_data("remedied", name, trial.remedied, most),
-            _curve_data("as-is", "as it is", trial.as_is, most),
+            _curve_data("remedied", name, trial.remedied, pictured.window(trial), most),
+            _curve_data("as-is", "as it is", trial.as_is, pictured.window(trial), most),
         ],
     }
 
 
-def _curve_data(kind: str, name: str, curve: Curve, most: int | None) -> dict[str, Any]:
-    left = pictured.left(curve)
+def _curve_data(kind: str, name: str, curve: Curve, shown: int, most: int | None) -> dict[str, Any]:
+    left = pictured.left(curve)[:shown]
     last = len(left) - 1
     spots = range(len(left)) if most is None or last < most else [round(i * last / (most - 1)) for i in range(most)]
     return {
@@ -219,6 +219,7 @@ def _curve_data(kind: str, name: str, curve: Curve, most: int | None) -> dict[st
         "points": [[i, round(left[i], 4) if math.isfinite(left[i]) else None] for i in spots],
         "first": curve.losses[0],
         "last": curve.losses[-1],
+        "made": len(curve.losses),
         "needed": curve.needed,
     }
 

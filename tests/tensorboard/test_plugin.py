@@ -534,7 +534,7 @@ def test_notes_are_no_faults_on_the_card_and_a_trial_goes_to_the_page_once(tmp_p
 def test_a_trial_is_sent_as_the_report_draws_it_and_thinned_for_a_card():
     losses = tuple(4.0 * 0.9**i for i in range(100))
     other = Curve((*losses[:50], math.nan), 1.0, 0.0)
-    trial = Trial("bad", other, Curve(losses, 2.0, 1.0, 20), step=3, left_out=("a:b",))
+    trial = Trial("bad", other, Curve(losses, 2.0, 1.0, 100), step=3, left_out=("a:b",))
     remedied = Finding("a-rule", "bad", "x", "m", evidence={"step": 3}, proof="It was tried.")
     audits = [store.Audit(3, 0.0, metadata.AuditRecord((remedied,), trials=(trial,)))]
     assert answers.trial_data(audits, 2) is None

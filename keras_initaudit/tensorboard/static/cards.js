@@ -29,7 +29,7 @@ function history(run) {
 
 /** A trial in a line: how many updates each start needed to come half of the way. */
 function needed(trial) {
-  const words = trial.curves.map((curve) => `${curve.needed ?? `over ${curve.points.at(-1)[0] + 1}`} ${curve.name}`);
+  const words = trial.curves.map((curve) => `${curve.needed ?? `over ${curve.made}`} ${curve.name}`);
   return `updates needed: ${words.join(", ")}`;
 }
 

@@ -34,7 +34,7 @@ export function drawTrial(trial, width, height, mini = false) {
       known.length > 0 && s(curve.kind === "as-is" ? "rect" : "circle", curve.kind === "as-is" ? { class: `loss-end ${curve.kind}`, x: x(i) - 3, y: y(part) - 3, width: 6, height: 6 } : { class: `loss-end ${curve.kind}`, cx: x(i), cy: y(part), r: 3.2 }),
     ];
   });
-  const words = trial.curves.map((curve) => `loss ${curve.name} from ${num(Number(curve.first), 3)} to ${num(Number(curve.last), 3)} after ${curve.points.at(-1)[0] + 1} updates`);
+  const words = trial.curves.map((curve) => `loss ${curve.name} from ${num(Number(curve.first), 3)} to ${num(Number(curve.last), 3)} after ${curve.made} updates`);
   return s(
     "svg",
     { class: mini ? "trial mini" : "trial", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": `Trial: ${words.join("; ")}` },
