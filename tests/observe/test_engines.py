@@ -13,15 +13,17 @@ from keras import layers
 from keras_initaudit import InitAudit, callback
 from keras_initaudit.observe import engines, probe
 from keras_initaudit.observe.batch import first_samples
+from keras_initaudit.observe.engines import eager
 
 BACKEND = keras.backend.backend()
 engine = engines.engine()
 frame, step = (importlib.import_module(f"{engine.__name__}.{name}") for name in ("frame", "step"))
+PLACES = (frame, step, eager)
 PARTS = {
     "tensorflow": [
         ("Frame", "GraphFrame"),
         ("Facts", "_GraphFacts"),
-        ("Facts", "_EagerFacts"),
+        ("Facts", "EagerFacts"),
         ("Runner", "GraphRunner"),
     ],
     "jax": [("Frame", "JaxFrame"), ("Facts", "JaxprFacts"), ("Facts", "EagerFacts"), ("Runner", "JaxRunner")],
@@ -51,7 +53,7 @@ def differences(protocol, found):
 
 FOUND = [
     (engines.Engine, engine),
-    *((getattr(engines, protocol), getattr(frame, name, getattr(step, name, None))) for protocol, name in PARTS),
+    *((getattr(engines, protocol), next(vars(p)[name] for p in PLACES if name in vars(p))) for protocol, name in PARTS),
 ]
 
 

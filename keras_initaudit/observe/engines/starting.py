@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from ...layers.inside import layers_below
 from ..hooks import replace
-from .undocumented import scheduled_rates
+from . import NoTrialError
+from .undocumented import scheduled_rates, weights_of
 
 RISING = 20
 """Updates over which a learning rate that warms up rises to its peak."""
+
+
+def loss_tracker(model: Any) -> Any:
+    """The metric that keeps the loss of a model, which updates read it from.
+
+    Raises:
+        NoTrialError: There is none, or the model has no optimizer, or one beside it is not built.
+    """
+    tracker = next((m for m in model.metrics if m.name == "loss" and hasattr(m, "total")), None)
+    if tracker is None:
+        raise NoTrialError("the model does not keep its loss among its metrics")
+    if model.optimizer is None:
+        raise NoTrialError("the model has no optimizer")
+    if not all(optimizer.built for optimizer in optimizers_of(model) if optimizer is not model.optimizer):
+        raise NoTrialError("an optimizer of the model is not built")
+    return tracker
 
 
 def optimizers_of(model: Any) -> list[Any]:
@@ -44,3 +61,41 @@ def peak_of_warm_up(optimizer: Any) -> float | None:
     """The largest rate of a schedule that begins with less than half of it."""
     rates = scheduled_rates(optimizer)
     return max(rates) if rates and rates[0] < max(rates) / 2.0 else None
+
+
+def prepared_optimizer(
+    model: Any, in_fit: bool, copied: Callable[[Any, list[Any], float | None], Any]
+) -> tuple[Any, float | None]:
+    """The optimizer that updates are made with, and the peak of its rate, where that warms up.
+
+    Outside of a `fit` it is a copy: to build the model's own would leave it built, for weights that may yet be frozen.
+    So it is where the rate warms up: the copy has one that rises faster.
+
+    Args:
+        model: The model.
+        in_fit: Whether it is in its `fit`.
+        copied: (optimizer, weights, peak) -> a copy that is built for these weights.
+    """
+    optimizer = model.optimizer
+    peak = peak_of_warm_up(optimizer)
+    if in_fit and optimizer.built and peak is None:
+        return optimizer, None
+    weights = weights_of(optimizer) if optimizer.built else model.trainable_variables
+    return copied(optimizer, weights, peak), peak
+
+
+def copied_optimizer(optimizer: Any, weights: list[Any], rate: float | None = None) -> Any:
+    """One that is built for these weights; with `rate`, the learning rate is a variable."""
+    config = optimizer.get_config()
+    if rate is not None:
+        of_rate = config["inner_optimizer"]["config"] if "inner_optimizer" in config else config
+        of_rate["learning_rate"] = rate
+    copy = type(optimizer).from_config(config)
+    copy.build(weights)
+    return copy
+
+
+def steps_an_update(optimizer: Any) -> int:
+    """The training steps that it takes to change the weights once: those whose gradients are accumulated."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return getattr(inner, "gradient_accumulation_steps", None) or 1

@@ -18,10 +18,11 @@ import numpy as np
 
 from ...hooks import replaced
 from .. import Array, Facts, Frame, Step
+from ..eager import EagerFacts
 from ..randomness import keras_seeds_kept, python_states_kept
 from ..undocumented import build_with, layers_built
 from .data import on_host
-from .frame import EagerFacts, JaxFrame, JaxprFacts
+from .frame import JaxFrame, JaxprFacts
 from .lookup import Rows
 from .state import all_variables, scope_of, state_of, state_variables, values_kept
 

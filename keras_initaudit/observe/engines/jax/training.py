@@ -18,7 +18,15 @@ import keras
 from ...batch import first_samples
 from ...hooks import replaced
 from .. import NoTrialError, Update
-from ..starting import RISING, activations_kept, activations_of, optimizers_of, peak_of_warm_up
+from ..starting import (
+    RISING,
+    activations_kept,
+    activations_of,
+    copied_optimizer,
+    loss_tracker,
+    prepared_optimizer,
+    steps_an_update,
+)
 from ..undocumented import has_foreign_layers, names_kept, optimizer_state, weights_of
 from .state import all_variables, scope_of, state_of, state_variables, values_kept
 
@@ -35,7 +43,7 @@ class JaxUpdates:
         self.model = runner.model
         self.samples = first_samples(batch, None)
         self._own: dict[str, StepFunction] = {}
-        self._tracker = next((m for m in self.model.metrics if m.name == "loss" and hasattr(m, "total")), None)
+        self._tracker = loss_tracker(self.model)
         self._check()
         self._optimizer, self._rate, self._peak = self._prepared_optimizer()
         self._held = [*all_variables(self.model), *optimizer_state(self._optimizer)]
@@ -43,37 +51,21 @@ class JaxUpdates:
         self._step = self._by_fit() if fits else None
 
     def _check(self) -> None:
-        model = self.model
-        if self._tracker is None:
-            raise NoTrialError("the model does not keep its loss among its metrics")
-        if model.optimizer is None:
-            raise NoTrialError("the model has no optimizer")
-        if not all(optimizer.built for optimizer in optimizers_of(model) if optimizer is not model.optimizer):
-            raise NoTrialError("an optimizer of the model is not built")
-        if self._runner.runs_eagerly() and has_foreign_layers(model):
+        if self._runner.runs_eagerly() and has_foreign_layers(self.model):
             raise NoTrialError("the model runs eagerly, and so does code of layers that are not Keras's")
         if self._runner.acts_outside:
             raise NoTrialError("the training step acts on more than the model")
 
     def _prepared_optimizer(self) -> tuple[Any, Any, float]:
-        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it.
-
-        Outside of a `fit` it is a copy: to build the model's own would leave it built, for weights that may yet be
-        frozen. So it is where the rate warms up: the copy has one that rises faster.
-        """
-        optimizer = self.model.optimizer
-        peak = peak_of_warm_up(optimizer)
-        if self._train is not None and optimizer.built and peak is None:
-            return optimizer, None, 0.0
+        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it."""
         with names_kept(), self._runner.randomness_kept():
-            weights = weights_of(optimizer) if optimizer.built else self.model.trainable_variables
-            copy = _copy(optimizer, weights, peak)
+            optimizer, peak = prepared_optimizer(self.model, self._train is not None, copied_optimizer)
         if peak is None:
-            return copy, None, 0.0
-        rate = next((v for v in copy.variables if v.path.rpartition("/")[2] == "learning_rate"), None)
+            return optimizer, None, 0.0
+        rate = next((v for v in optimizer.variables if v.path.rpartition("/")[2] == "learning_rate"), None)
         if rate is None:
             raise NoTrialError("the learning rate of the optimizer cannot be set")
-        return copy, rate, peak
+        return optimizer, rate, peak
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -98,7 +90,7 @@ class JaxUpdates:
     def _begin_optimizer(self) -> None:
         """Gives the optimizer the state that a freshly built copy of it has for the weights as they are now."""
         peak = None if self._rate is None else self._peak
-        fresh = _copy(self._optimizer, weights_of(self._optimizer), peak)
+        fresh = copied_optimizer(self._optimizer, weights_of(self._optimizer), peak)
         for variable, new in zip(optimizer_state(self._optimizer), optimizer_state(fresh), strict=True):
             variable._value = new._value
 
@@ -107,8 +99,7 @@ class JaxUpdates:
         variables = state_variables(self.model)
         total, count = (_place(variables[3], getattr(self._tracker, name)) for name in ("total", "count"))
         rate = None if self._rate is None else _place(variables[2], self._rate)
-        inner = getattr(self._optimizer, "inner_optimizer", self._optimizer)
-        steps = getattr(inner, "gradient_accumulation_steps", None) or 1
+        steps = steps_an_update(self._optimizer)
         penalty = self._penalties()
         made = itertools.count(1)
 
@@ -172,14 +163,3 @@ class JaxUpdates:
 
 def _place(variables: list[Any], variable: Any) -> int:
     return next(place for place, other in enumerate(variables) if other is variable)
-
-
-def _copy(optimizer: Any, weights: list[Any], rate: float | None = None) -> Any:
-    """One that is built for these weights; with `rate`, the learning rate is a variable."""
-    config = optimizer.get_config()
-    if rate is not None:
-        of_rate = config["inner_optimizer"]["config"] if "inner_optimizer" in config else config
-        of_rate["learning_rate"] = rate
-    copy = type(optimizer).from_config(config)
-    copy.build(weights)
-    return copy

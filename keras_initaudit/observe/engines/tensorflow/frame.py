@@ -12,6 +12,7 @@ from tensorflow.python.eager import record as tape_record
 
 from ...hooks import replaced
 from .. import Facts, UnobservableError, Use
+from ..eager import EagerFacts
 from ..undocumented import keras_made, weights_of
 from . import graph as reading
 
@@ -159,7 +160,7 @@ class GraphFrame:
     def facts(self, function: Any) -> Facts:
         """What the run says of itself, now that it is over; `function` is what it was traced into."""
         if self.graph is None:
-            return _EagerFacts(self._leaves, self._taps)
+            return EagerFacts(self._leaves, {label: (tap.output, tap.arguments) for label, tap in self._taps.items()})
         return _GraphFacts(function, self.graph.get_operations()[: self._end], self._leaves, self._taps)
 
 
@@ -206,44 +207,3 @@ class _GraphFacts:
         known = {id(leaf): -1 - k for k, leaf in enumerate(self._leaves)}
         known |= {id(tap.output): label for label, tap in self._taps.items()}
         return list(reading.sums(self._operations, known))
-
-
-class _EagerFacts:
-    """What is known of eager tensors, which have no past: the arguments that each layer was called with."""
-
-    def __init__(self, leaves: Sequence[Any], taps: dict[int, _Tap]) -> None:
-        self._leaves, self._taps = leaves, taps
-
-    def flows(self, leaves: Collection[int]) -> dict[int, tuple[int, ...]]:
-        """See `Facts`. Of a layer that has cast its data first, and so cannot be known, the leaves of their shape."""
-        known = {id(self._leaves[k]): -1 - k for k in leaves}
-        known |= {id(tap.output): label for label, tap in self._taps.items()}
-        found = {}
-        for label, tap in self._taps.items():
-            labels = [known[id(x)] for x in tap.arguments if id(x) in known]
-            shapes = [x.shape for x in tap.arguments]
-            labels = labels or [-1 - k for k in leaves if self._leaves[k].shape in shapes]
-            found[label] = tuple(dict.fromkeys(reversed(labels)))
-        return found
-
-    def uses(self, weights: Sequence[Any]) -> dict[int, Use]:
-        """See `Facts`."""
-        del weights
-        return {}
-
-    def looked_up(self, leaf: int) -> bool:
-        """See `Facts`."""
-        del leaf
-        return False
-
-    def unreached(self) -> set[int]:
-        """See `Facts`."""
-        return set()
-
-    def activations(self) -> dict[int, str]:
-        """See `Facts`."""
-        return {}
-
-    def sums(self) -> list[tuple[set[int], ...]]:
-        """See `Facts`."""
-        return []

@@ -19,7 +19,15 @@ from tensorflow.python.framework import op_def_registry
 from ...batch import batch_size
 from ...hooks import replaced
 from .. import NoTrialError, Update
-from ..starting import RISING, activations_kept, activations_of, optimizers_of, peak_of_warm_up
+from ..starting import (
+    RISING,
+    activations_kept,
+    activations_of,
+    loss_tracker,
+    optimizers_of,
+    prepared_optimizer,
+    steps_an_update,
+)
 from ..undocumented import (
     build_metrics,
     has_foreign_layers,
@@ -43,7 +51,7 @@ class GraphUpdates:
         self._own: dict[str, Any] = {}
         self._penalty: Any = None
         self._built_in_trace = False
-        self._tracker = next((m for m in self.model.metrics if m.name == "loss" and hasattr(m, "total")), None)
+        self._tracker = loss_tracker(self.model)
         self._check()
         if train is not None and not self.model.run_eagerly:
             self._build()
@@ -54,12 +62,6 @@ class GraphUpdates:
 
     def _check(self) -> None:
         model = self.model
-        if self._tracker is None:
-            raise NoTrialError("the model does not keep its loss among its metrics")
-        if model.optimizer is None:
-            raise NoTrialError("the model has no optimizer")
-        if not all(optimizer.built for optimizer in optimizers_of(model) if optimizer is not model.optimizer):
-            raise NoTrialError("an optimizer of the model is not built")
         if model.run_eagerly and replicas(model) > 1:
             raise NoTrialError("the model runs eagerly on several replicas")
         if model.run_eagerly and has_foreign_layers(model):
@@ -85,23 +87,19 @@ class GraphUpdates:
                 build_metrics(model, y, outputs)
 
     def _prepared_optimizer(self) -> tuple[Any, Any, float]:
-        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it.
+        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it."""
 
-        Outside of a `fit` it is a copy: to build the model's own would leave it built, for weights that may yet be
-        frozen. So it is where the rate warms up: the copy has one that rises faster.
-        """
-        optimizer = self.model.optimizer
-        peak = peak_of_warm_up(optimizer)
-        if self._train is not None and optimizer.built and peak is None:
-            return optimizer, None, 0.0
+        def copied(optimizer: Any, weights: list[Any], peak: float | None) -> Any:
+            del peak  # the variable of the rate comes last, for its name
+            return _copy(optimizer, weights)
+
         with names_kept(), self._runner.randomness_kept(), self.model.distribute_strategy.scope():
-            weights = weights_of(optimizer) if optimizer.built else self.model.trainable_variables
-            copy = _copy(optimizer, weights)
+            optimizer, peak = prepared_optimizer(self.model, self._train is not None, copied)
             if peak is None:
-                return copy, None, 0.0
+                return optimizer, None, 0.0
             rate = keras.Variable(0.0, trainable=False, name="initaudit_learning_rate")
-        object.__setattr__(getattr(copy, "inner_optimizer", copy), "_learning_rate", rate)
-        return copy, rate, peak
+        object.__setattr__(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", rate)
+        return optimizer, rate, peak
 
     # What is put back
 
@@ -153,12 +151,10 @@ class GraphUpdates:
     # One update
 
     def _update(self, step: Callable[[], Any]) -> Update:
-        assert self._tracker is not None
         total, count = (components(getattr(self._tracker, name).value) for name in ("total", "count"))
         zeros = {id(part): tf.zeros(part.shape, part.dtype) for part in (*total, *count)}
         seen = 0.0
-        inner = getattr(self._optimizer, "inner_optimizer", self._optimizer)
-        steps = getattr(inner, "gradient_accumulation_steps", None) or 1
+        steps = steps_an_update(self._optimizer)
         penalty = self._penalties()
         made = itertools.count(1)
 

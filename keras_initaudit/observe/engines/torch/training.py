@@ -17,7 +17,14 @@ import torch
 from ...batch import first_samples
 from ...hooks import replaced
 from .. import NoTrialError, Update
-from ..starting import RISING, activations_kept, optimizers_of, peak_of_warm_up
+from ..starting import (
+    RISING,
+    activations_kept,
+    copied_optimizer,
+    loss_tracker,
+    prepared_optimizer,
+    steps_an_update,
+)
 from ..undocumented import learning_rate_setting, names_kept, optimizer_state, weights_of
 from .state import modules_kept, tensors_kept, variables
 from .step import running
@@ -30,39 +37,20 @@ class TorchUpdates:
         self._runner, self._batch = runner, batch
         self.model = runner.model
         self.samples = first_samples(batch, None)
-        self._tracker = next((m for m in self.model.metrics if m.name == "loss" and hasattr(m, "total")), None)
-        self._check()
+        if type(self.model).train_step is not keras.Model.train_step:
+            raise NoTrialError("the model's own training step runs as Python, and what that does is not known")
+        self._tracker = loss_tracker(self.model)
         self._optimizer, self._rate, self._peak = self._prepared_optimizer(in_fit)
         held = [*variables(self.model, optimizers=True), *(v.value for v in optimizer_state(self._optimizer))]
         self._held = list({id(tensor): tensor for tensor in held}.values())
 
-    def _check(self) -> None:
-        model = self.model
-        if type(model).train_step is not keras.Model.train_step:
-            raise NoTrialError("the model's own training step runs as Python, and what that does is not known")
-        if self._tracker is None:
-            raise NoTrialError("the model does not keep its loss among its metrics")
-        if model.optimizer is None:
-            raise NoTrialError("the model has no optimizer")
-        if not all(optimizer.built for optimizer in optimizers_of(model) if optimizer is not model.optimizer):
-            raise NoTrialError("an optimizer of the model is not built")
-
     def _prepared_optimizer(self, in_fit: bool) -> tuple[Any, Any, float]:
-        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it.
-
-        Outside of a `fit` it is a copy: to build the model's own would leave it built, for weights that may yet be
-        frozen. So it is where the rate warms up: the copy has one that rises faster.
-        """
-        optimizer = self.model.optimizer
-        peak = peak_of_warm_up(optimizer)
-        if in_fit and optimizer.built and peak is None:
-            return optimizer, None, 0.0
+        """The optimizer that the updates are made with, the variable of a rate that warms up, and the peak of it."""
         with names_kept(), self._runner.randomness_kept():
-            weights = weights_of(optimizer) if optimizer.built else self.model.trainable_variables
-            copy = _copy(optimizer, weights, peak)
+            optimizer, peak = prepared_optimizer(self.model, in_fit, copied_optimizer)
         if peak is None:
-            return copy, None, 0.0
-        return copy, learning_rate_setting(getattr(copy, "inner_optimizer", copy)), peak
+            return optimizer, None, 0.0
+        return optimizer, learning_rate_setting(getattr(optimizer, "inner_optimizer", optimizer)), peak
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -84,17 +72,16 @@ class TorchUpdates:
 
     def _begin_optimizer(self) -> None:
         """Gives the optimizer the state that a freshly built copy of it has for the weights as they are now."""
-        fresh = _copy(self._optimizer, weights_of(self._optimizer), None if self._rate is None else self._peak)
+        peak = None if self._rate is None else self._peak
+        fresh = copied_optimizer(self._optimizer, weights_of(self._optimizer), peak)
         with torch.no_grad():
             for variable, new in zip(optimizer_state(self._optimizer), optimizer_state(fresh), strict=True):
                 if variable is not new:
                     variable.value.copy_(new.value)
 
     def _update(self, batch: Any) -> Update:
-        assert self._tracker is not None
         tracker, model = self._tracker, self.model
-        inner = getattr(self._optimizer, "inner_optimizer", self._optimizer)
-        steps = getattr(inner, "gradient_accumulation_steps", None) or 1
+        steps = steps_an_update(self._optimizer)
         weights = [v for v in model.trainable_weights if v.regularizer is not None]
         made = itertools.count(1)
 
@@ -110,14 +97,3 @@ class TorchUpdates:
             return float(tracker.result()) - taken_off
 
         return update
-
-
-def _copy(optimizer: Any, weights: list[Any], rate: float | None = None) -> Any:
-    """One that is built for these weights; with `rate`, the learning rate is a variable."""
-    config = optimizer.get_config()
-    if rate is not None:
-        of_rate = config["inner_optimizer"]["config"] if "inner_optimizer" in config else config
-        of_rate["learning_rate"] = rate
-    copy = type(optimizer).from_config(config)
-    copy.build(weights)
-    return copy
