@@ -85,11 +85,10 @@ class Table(NamedTuple):
         if header not in self.headers[1:-1]:
             return self
         at = self.headers.index(header)
-        return self._replace(
-            headers=[*self.headers[:at], *self.headers[at + 1 :]],
-            numbers=[[*line[: at - 1], *line[at:]] for line in self.numbers],
-            meanings=[*self.meanings[: at - 1], *self.meanings[at:]],
-        )
+        headers = [*self.headers[:at], *self.headers[at + 1 :]]
+        numbers = [[*line[: at - 1], *line[at:]] for line in self.numbers]
+        meanings = [*self.meanings[: at - 1], *self.meanings[at:]]
+        return Table(headers, self.names, numbers, self.rules, meanings, self.hidden)
 
 
 def table(report: Report, room: int) -> Table:

@@ -292,7 +292,8 @@ def _losses(trial: Trial) -> list[list[summary_pb2.Summary.Value]]:
     }
     longest = max(map(len, curves.values()))
     curves["best_constant_answer"] = [as_is.constant if alike else 1.0] * longest
-    group = f"{metadata.TRIAL_GROUP}{'' if alike else '_part_left'}{f'_at_step_{trial.step}' if trial.step else ''}"
+    group = metadata.TRIAL_GROUP if alike else f"{metadata.TRIAL_GROUP}_part_left"
+    group += f"_at_step_{trial.step}" if trial.step else ""
     return [
         [
             summary_pb2.Summary.Value(tag=f"{group}/{name}", simple_value=values[update])

@@ -567,8 +567,9 @@ FOREIGN = (
     "torch.utils._python_dispatch",
 )
 ENDINGS = ("endswith", "startswith", "removesuffix", "removeprefix", "strip", "rpartition", "partition", "replace")
-OURS = {"_values", "_bad", "_warning"}
-"""Private names of the package itself that are used on something else than `self`, and endings of names."""
+OURS = {"_values", "_bad", "_warning", "_repr_html_"}
+"""Private names of the package itself that are used on something else than `self`, and endings of names; and what
+IPython asks an object for."""
 
 
 def private(name):
