@@ -263,6 +263,7 @@ function findingsAt(step) {
 function drawRun() {
   if (!parts.run || state.runs === null || !state.runs.length) return;
   const run = state.runs.find((one) => one.run === state.view.run);
+  state.width = root.clientWidth;
   if (!state.chosen) {
     const problem = run?.problem;
     if (state.check) parts.run.replaceChildren(...drawCheck(state.check));
@@ -274,7 +275,6 @@ function drawRun() {
     return;
   }
   const { scrollTop } = document.scrollingElement;
-  state.width = root.clientWidth;
   const step = shownStep();
   const box = h("div", { class: "pictures" });
   const found = findingsAt(step);
