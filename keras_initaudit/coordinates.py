@@ -21,6 +21,7 @@ from .layers.inside import layers_below, own_weights, with_layers_below
 from .observe.describe import layer_paths
 from .observe.engines.undocumented import names_kept, optimizer_state
 from .observe.hooks import replaced
+from .progress import bar
 from .remedies.width import same_layers
 from .report.width import CoordinateCheck, CoordinateRow
 
@@ -58,7 +59,8 @@ def coordinate_check(
         steps: Number of updates.
         seeds: Number of starts of each width. Python's and NumPy's random numbers, from which Keras takes the seeds of
             initializers, are seeded with 0, 1, ... before each, and put back in the end.
-        log_dir: A folder for TensorBoard's log: two scalars a layer, with the width as the step, and the check as text.
+        log_dir: A folder for TensorBoard's log: the check for the tab "Init Audit", as text, and as two scalars a
+            layer, with the width as the step.
 
     Returns:
         The check, with `verdict`, `rows`, `text()`, `markdown()`, `html()` and `to_json()`. A model that `build` keeps
@@ -90,22 +92,23 @@ def coordinate_check(
     inputs = keras.tree.map_structure(ops.convert_to_tensor, x)
     points: dict[str, list[tuple[int, float, float]]] = {}
     first: Any = None
-    with _random_kept():
-        for width in sizes:
-            for seed in range(seeds):
-                random.seed(seed)
-                np.random.seed(seed)
-                with names_kept():
-                    model = build(width)
-                if getattr(model, "optimizer", None) is None:
-                    raise ValueError(f"`build({width})` must return a compiled model. Received: {model!r}.")
-                model(inputs, training=False)  # one that has no Input is built by it
-                if first is None:
-                    first, paths = model, layer_paths(model)
-                    names = [paths[id(layer)] for layer in _observed(model)]
-                same_layers(model, first)
-                for name, (start, change) in zip(names, _measured(model, inputs, (x, y), steps), strict=True):
-                    points.setdefault(name, []).append((width, start, change))
+    models = [(width, seed) for width in sizes for seed in range(seeds)]
+    with _random_kept(), bar("Coordinate check: updating models") as progress:
+        for done, (width, seed) in enumerate(models):
+            progress(done, len(models))
+            random.seed(seed)
+            np.random.seed(seed)
+            with names_kept():
+                model = build(width)
+            if getattr(model, "optimizer", None) is None:
+                raise ValueError(f"`build({width})` must return a compiled model. Received: {model!r}.")
+            model(inputs, training=False)  # one that has no Input is built by it
+            if first is None:
+                first, paths = model, layer_paths(model)
+                names = [paths[id(layer)] for layer in _observed(model)]
+            same_layers(model, first)
+            for name, (start, change) in zip(names, _measured(model, inputs, (x, y), steps), strict=True):
+                points.setdefault(name, []).append((width, start, change))
     rows = tuple(_row(name, found) for name, found in points.items())
     check = CoordinateCheck(tuple(sizes), steps, seeds, rows)
     if log_dir is not None:

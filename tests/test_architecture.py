@@ -35,7 +35,7 @@ ROOMS = {
         ("tensorboard", "werkzeug", "numpy", "google"),
     ),
     "auditing": (("records", "progress", "observe", "diagnosis", "remedies", "report"), ("keras",)),
-    "coordinates": (("layers", "observe", "remedies", "report", "tensorboard"), ("keras", "numpy")),
+    "coordinates": (("progress", "layers", "observe", "remedies", "report", "tensorboard"), ("keras", "numpy")),
     "callback": (
         ("records", "schedules", "progress", "auditing", "observe", "diagnosis", "report", "tensorboard"),
         ("keras",),

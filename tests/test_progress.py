@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_initaudit import InitAudit, audit, initialize, progress
+from keras_initaudit import InitAudit, audit, coordinate_check, initialize, progress
 
 
 class Terminal(io.StringIO):
@@ -47,9 +47,9 @@ def test_what_is_quick_shows_nothing(monkeypatch):
     assert shown_on(Terminal(), monkeypatch) == ""
 
 
-def network():
+def network(width=8):
     keras.utils.set_random_seed(0)
-    hidden = [keras.layers.Dense(8, "relu", kernel_initializer="zeros") for _ in range(3)]
+    hidden = [keras.layers.Dense(width, "relu", kernel_initializer="zeros") for _ in range(3)]
     model = keras.Sequential([keras.Input((4,)), *hidden, keras.layers.Dense(1, kernel_initializer="zeros")])
     model.compile("adam", "mse")
     return model
@@ -69,8 +69,9 @@ Y = X[:, :1]
         (lambda: network().fit(X, Y, verbose=0, callbacks=[InitAudit(False, on_finding="silent")]), None),
         (lambda: initialize(network(), x=X), "initializing"),
         (lambda: initialize(network()), None),
+        (lambda: coordinate_check(network, (4, 8), X, Y, steps=1, seeds=1), "updating models"),
     ],
-    ids=["audit", "no trial", "fit", "quiet fit", "silent fit", "on data", "without data"],
+    ids=["audit", "no trial", "fit", "quiet fit", "silent fit", "on data", "without data", "widths"],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_where_it_is_shown(action, words, at_once, monkeypatch):

@@ -74,7 +74,8 @@ def _decoded(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError(f"expected a list, got {value!r}")
-        return tuple(_decoded(parts[0], item) for item in value)
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(_decoded(kind, item) for kind, item in zip(kinds, value, strict=True))
     if hint is Any or parts[-1:] == (Any,):
         return _plain(value)
     if get_origin(hint) is Mapping:

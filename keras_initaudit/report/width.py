@@ -5,6 +5,7 @@ Names of layers are untrusted text, which each form escapes. Standard library on
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from html import escape
 
 from ..names import LEAST, shortened
 from ..numerals import num
-from ..records import Verdict, dumps
+from ..records import VERDICTS, Verdict, dumps
+from ..records.codec import record
 from . import colours, parts
 from .formatting import code_md
 from .svg import clean
@@ -20,10 +22,20 @@ from .svg import clean
 LIMIT = 0.25
 """The exponents of the theory are multiples of 1/2 (Everett et al. 2024): this is half way to the next one."""
 HEADERS = ("layer", "start", "change", "meaning")
+PANELS = (("output at the start", 1), ("change after the updates", 2))
+"""Title of each panel, and the position of its number in `CoordinateRow.points`."""
 LEGEND = (
     "exponent of the width in the rms of a layer's output at the start, and of its change after the updates, with the "
     "standard error"
 )
+
+
+MEANINGS: Mapping[str, Verdict] = {
+    "explodes with width": "bad",
+    "stops learning with width": "warning",
+    "stable": "healthy",
+}
+"""What the slopes of a layer can say, worst first, and how bad that is."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,20 @@ class CoordinateRow:
             return "explodes with width"
         return "stops learning with width" if _beyond(-self.change, self.change_error) else "stable"
 
+    def means(self, at: int) -> list[tuple[int, float]]:
+        """(width, geometric mean over its starts) of what has a logarithm; `at` is the position in each of `points`."""
+        found: dict[int, list[float]] = {}
+        for point in self.points:
+            if math.isfinite(point[at]) and point[at] > 0.0:
+                found.setdefault(point[0], []).append(math.log(point[at]))
+        return [(width, math.exp(sum(logs) / len(logs))) for width, logs in found.items()]
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The row of a table, under `HEADERS`."""
+        slopes = (_slope(self.start, self.start_error), _slope(self.change, self.change_error))
+        return (clean(self.layer), *slopes, self.meaning)
+
 
 def _beyond(slope: float, error: float) -> bool:
     """Whether a slope is above the limit by a standard error, where there is one."""
@@ -68,20 +94,22 @@ class CoordinateCheck:
     @property
     def verdict(self) -> Verdict:
         """The worst of the rows: "bad" where one explodes, "warning" where one stops learning, else "healthy"."""
-        meanings = {row.meaning for row in self.rows}
-        if "explodes with width" in meanings:
-            return "bad"
-        return "warning" if "stops learning with width" in meanings else "healthy"
+        return min((MEANINGS[row.meaning] for row in self.rows), key=VERDICTS.index, default="healthy")
 
     @property
     def headline(self) -> str:
         """The verdict as a sentence."""
+        return f"{self.verdict}: {self.sentence}"
+
+    @property
+    def sentence(self) -> str:
+        """What the verdict says, without it."""
         wrong = [row for row in self.rows if row.meaning != "stable"]
         if not wrong:
-            return f"healthy: all {len(self.rows)} layers are stable from width {self.widths[0]} to {self.widths[-1]}"
+            return f"all {len(self.rows)} layers are stable from width {self.widths[0]} to {self.widths[-1]}"
         worst = max(wrong, key=lambda row: (row.meaning.startswith("explodes"), abs(row.change)))
         others = f", and {len(wrong) - 1} of {len(self.rows) - 1} more layers with it" if len(wrong) > 1 else ""
-        return f"{self.verdict}: {clean(worst.layer)} {worst.meaning}{others}"
+        return f"{clean(worst.layer)} {worst.meaning}{others}"
 
     def __str__(self) -> str:
         return self.text()
@@ -90,20 +118,17 @@ class CoordinateCheck:
         """The check for a terminal."""
         names = [clean(row.layer) for row in self.rows]
         room = max(LEAST, min(40, max(map(len, names))))
-        lines = [f"Coordinate check: {self.headline}", f"({self._measured()})", ""]
+        lines = [f"Coordinate check: {self.headline}", f"({self.measured})", ""]
         lines.append(f"{'layer':<{room}}  {'start':>13}  {'change':>13}  meaning")
         for name, row in zip(shortened(names, room), self.rows, strict=True):
-            lines.append(
-                f"{name:<{room}}  {_slope(row.start, row.start_error):>13}  "
-                f"{_slope(row.change, row.change_error):>13}  {row.meaning}"
-            )
+            lines.append(f"{name:<{room}}  {row.cells[1]:>13}  {row.cells[2]:>13}  {row.meaning}")
         return "\n".join([*lines, f"({LEGEND})"])
 
     def markdown(self) -> str:
         """The check as markdown."""
-        lines = [f"**Coordinate check: {code_md(self.headline)}**", "", self._measured(), ""]
+        lines = [f"**Coordinate check: {code_md(self.headline)}**", "", self.measured, ""]
         lines += ["| " + " | ".join(HEADERS) + " |", "|---|---|---|---|"]
-        lines += [f"| {code_md(cells[0])} | {' | '.join(cells[1:])} |" for cells in map(_cells, self.rows)]
+        lines += [f"| {code_md(cells[0])} | {' | '.join(cells[1:])} |" for cells in (row.cells for row in self.rows)]
         return "\n".join([*lines, "", LEGEND])
 
     def html(self) -> str:
@@ -111,11 +136,11 @@ class CoordinateCheck:
         colour = colours.colour(self.verdict)
         head = "".join(f"<th>{name}</th>" for name in HEADERS)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row)) + "</tr>" for row in self.rows
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells) + "</tr>" for row in self.rows
         )
         return (
             f'<div style="font-family:system-ui,sans-serif;max-width:60em"><div style="font-weight:600;color:{colour}">'
-            f"{parts.MARK[self.verdict]} {escape(self.headline)}</div><div>{escape(self._measured())}</div>"
+            f"{parts.MARK[self.verdict]} {escape(self.headline)}</div><div>{escape(self.measured)}</div>"
             f'{self.svg()}<table><caption style="caption-side:bottom;font-size:.85em">{LEGEND}</caption><thead><tr>'
             f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
@@ -131,39 +156,33 @@ class CoordinateCheck:
     def svg(self) -> str:
         """Two panels: rms of each layer's output at the start, and of its change, against the width."""
         panels = []
-        for title, at in (("output at the start", 1), ("change after the updates", 2)):
-            curves = {row.layer: _means(row.points, at) for row in self.rows}
-            panels.append(Panel(title, curves, {row.layer: _COLOUR[row.meaning] for row in self.rows}))
+        for title, at in PANELS:
+            curves = {row.layer: row.means(at) for row in self.rows}
+            shades = {row.layer: colours.colour(MEANINGS[row.meaning]) for row in self.rows}
+            panels.append(Panel(title, curves, shades))
         return panels_svg(panels, "width", "rms")
 
-    def _measured(self) -> str:
+    @property
+    def measured(self) -> str:
+        """What was measured."""
         return f"widths {', '.join(map(str, self.widths))}; {self.steps} updates; {self.seeds} starts of each"
 
 
-_COLOUR: Mapping[str, str] = {
-    "stable": colours.colour("healthy"),
-    "stops learning with width": colours.colour("warning"),
-    "explodes with width": colours.colour("bad"),
-}
+def check_from_json(text: str | bytes) -> CoordinateCheck:
+    """The check that `CoordinateCheck.to_json` wrote; ValueError where it is none."""
+    try:
+        check: CoordinateCheck = record(CoordinateCheck, json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"the coordinate check is damaged ({type(error).__name__}: {error})") from error
+    if not check.widths:
+        raise ValueError("the coordinate check is damaged (it has no widths)")
+    return check
 
 
 def _slope(value: float, error: float) -> str:
     if math.isnan(value):
         return "none"
     return f"{value:+.2f}" if math.isnan(error) else f"{value:+.2f} \u00b1 {error:.2f}"
-
-
-def _cells(row: CoordinateRow) -> list[str]:
-    return [clean(row.layer), _slope(row.start, row.start_error), _slope(row.change, row.change_error), row.meaning]
-
-
-def _means(points: Sequence[tuple[int, float, float]], at: int) -> list[tuple[float, float]]:
-    """(width, geometric mean) of what can be drawn on a logarithmic axis."""
-    found: dict[int, list[float]] = {}
-    for point in points:
-        if math.isfinite(point[at]) and point[at] > 0.0:
-            found.setdefault(point[0], []).append(math.log(point[at]))
-    return [(float(width), math.exp(sum(logs) / len(logs))) for width, logs in found.items()]
 
 
 # --- the picture

@@ -1,6 +1,7 @@
 """What the routes answer about a run, as plain data: its card, its audits and findings, its main line, its trials.
 
-Standard library, the records, and what the report and the pictures share. Nothing is judged here.
+And about a coordinate check. Standard library, the records, and what the report and the pictures share. Nothing is
+judged here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..records import (
     verdict_of,
 )
 from ..report import trials as pictured
+from ..report.width import HEADERS, LEGEND, MEANINGS, PANELS, CoordinateCheck
 from ..trunk import Trunk
 from . import metadata
 from .store import Audit, known_columns
@@ -221,6 +223,31 @@ def _curve_data(kind: str, name: str, curve: Curve, shown: int, most: int | None
         "last": curve.losses[-1],
         "made": len(curve.losses),
         "needed": curve.needed,
+    }
+
+
+def check_card(check: CoordinateCheck) -> dict[str, Any]:
+    """The data of the card of a coordinate check."""
+    return {"verdict": check.verdict, "headline": check.sentence, "check": check.measured, "layers": len(check.rows)}
+
+
+def check_data(check: CoordinateCheck) -> dict[str, Any]:
+    """A coordinate check as the page draws it: the cells of its table; a curve of (width, rms) a layer and panel."""
+    return check_card(check) | {
+        "widths": check.widths,
+        "headers": HEADERS,
+        "legend": LEGEND,
+        "panels": [title for title, _ in PANELS],
+        "meanings": MEANINGS,
+        "rows": [
+            {
+                "cells": row.cells,
+                "finite": row.finite,
+                "verdict": MEANINGS[row.meaning],
+                "curves": [row.means(at) for _, at in PANELS],
+            }
+            for row in check.rows
+        ],
     }
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tensorboard.compat.proto import summary_pb2
+from tensorboard.compat.proto import summary_pb2, tensor_pb2, types_pb2
 
 from ..records import (
     COLUMNS,
@@ -43,6 +43,8 @@ STATS_TAG = "initaudit/stats"
 """Statistics at every audit, `[rows, columns]` float32."""
 FINDINGS_TAG = "initaudit/findings"
 """One JSON string at every audit: the findings, the trials that are new, and what a snapshot holds besides its rows."""
+COORDINATES_TAG = "initaudit/coordinates"
+"""One JSON string in a run of its own: a coordinate check, as `CoordinateCheck.to_json` writes it."""
 LOSS_TAG = "loss"
 TRIAL_GROUP = "trial"
 """Group of the stock scalars with the losses of a trial; their steps are its updates."""
@@ -81,7 +83,7 @@ class Header:
 
 
 def encode_header(layers: Sequence[LayerInfo] | None) -> bytes:
-    """The `plugin_content` of a tag: format and columns, and of the first tag the layers too."""
+    """The `plugin_content` of a tag of the audits: format and columns, and of the first tag the layers too."""
     header: dict[str, Any] = {"format": FORMAT, "columns": list(COLUMNS)}
     if layers is not None:
         header["layers"] = [compact_layer(layer) for layer in layers]
@@ -192,6 +194,11 @@ def tensor_metadata(content: bytes, description: str) -> summary_pb2.SummaryMeta
         data_class=summary_pb2.DATA_CLASS_TENSOR,
         plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content),
     )
+
+
+def string_tensor(text: bytes) -> tensor_pb2.TensorProto:
+    """A scalar string tensor."""
+    return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text])
 
 
 def stock_metadata(plugin_name: str) -> summary_pb2.SummaryMetadata:

@@ -1,11 +1,12 @@
 """The routes of the tab "Init Audit": the page, and the data that it draws. Nothing is judged here.
 
-Four routes, each a GET; a bad parameter is answered by 400 and the reason:
+Five routes, each a GET; a bad parameter is answered by 400 and the reason:
 
     runs                               the cards: every run with its verdict
     run?run=                           one run: its rows, its audits, its findings
     columns?run=&columns=&steps=&rows= chosen statistics as numbers (see `_columns`)
     histograms?run=&row=&kind=         one row's histograms over the audits
+    coordinates?run=                   the coordinate check of a run that holds one and no audit
 
 and the files of the page, which are read when the tab is made: no path of a request reaches the file system. One more
 file, `constants.js`, is made here: what the page shares with the rules and the report, so that it is defined once.
@@ -33,7 +34,7 @@ from ..diagnosis.rules import RULES
 from ..records import HISTOGRAM_KINDS, VERDICTS, to_jsonable
 from ..report import BAND
 from . import metadata
-from .answers import card_data, label, line_data, run_data
+from .answers import card_data, check_card, check_data, label, line_data, run_data
 from .store import Source, Store, known_columns, select
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -62,7 +63,7 @@ class InitAuditTab(base_plugin.TBPlugin):
         apps: dict[str, Any] = {
             f"/static/{name}": functools.partial(_serve_file, *file) for name, file in self._static.items()
         }
-        for name in ("runs", "run", "columns", "histograms"):
+        for name in ("runs", "run", "columns", "histograms", "coordinates"):
             apps[f"/{name}"] = functools.partial(self._serve, getattr(self, f"_{name}"))
         return apps
 
@@ -93,13 +94,20 @@ class InitAuditTab(base_plugin.TBPlugin):
         return response(environ, start_response)
 
     def _runs(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
+        def of_audits(run: str, stamp: tuple[int, float]) -> dict[str, Any]:
+            header = self._store.header(source, run, stamp)
+            return card_data(header, self._store.audits(source, run, stamp))
+
+        def of_check(run: str, stamp: tuple[int, float]) -> dict[str, Any]:
+            return check_card(self._store.check(source, run, stamp))
+
+        found = [(run, stamp, of_audits) for run, stamp in self._store.stamps(source).items()]
+        found += [(run, stamp, of_check) for run, stamp in self._store.checks(source).items()]
         cards = []
-        for run, stamp in sorted(self._store.stamps(source).items()):
+        for run, stamp, told in sorted(found, key=lambda one: one[0]):
             card: dict[str, Any] = {"run": run, "label": label(run), "stamp": list(stamp)}
             try:
-                header = self._store.header(source, run, stamp)
-                audits = self._store.audits(source, run, stamp)
-                card |= card_data(header, audits)
+                card |= told(run, stamp)
             except ValueError as error:
                 card["problem"] = str(error)
             cards.append(card)
@@ -162,6 +170,18 @@ class InitAuditTab(base_plugin.TBPlugin):
                 edges = [float(buckets[0, 0]), float(buckets[-1, 1])]
                 made.append({"step": step, "low": edges[0], "high": edges[1], "counts": buckets[:, 2].tolist()})
         return _json(request, {"histograms": made})
+
+    def _coordinates(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
+        run = _one(request, "run")
+        stamps = self._store.checks(source)
+        if run not in stamps:
+            raise BadRequestError(f"run: no run {run!r} with a coordinate check in it")
+        try:
+            check = self._store.check(source, run, stamps[run])
+        except ValueError as error:
+            raise BadRequestError(f"run: {run!r} cannot be read: {error}") from error
+        named = {"run": run, "label": label(run), "stamp": list(stamps[run])}
+        return _json(request, named | check_data(check))
 
     def _named(self, request: wrappers.Request, source: Source) -> tuple[str, tuple[int, float], metadata.Header]:
         """The run that the request names, with its stamp and header."""

@@ -1,4 +1,4 @@
-"""The data of the tab: headers, audits, tables and histograms of a log, through TensorBoard's data provider.
+"""The data of the tab: headers, audits, tables, histograms and coordinate checks, through TensorBoard's data provider.
 
 The provider hides where the log is and which loader reads it. What was read is kept until the run has a newer audit:
 a table of a deep network over many audits is tens of megabytes, and each request asks for a few columns of it.
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tensorboard.data import provider
 
 from ..records import COLUMNS
+from ..report.width import CoordinateCheck, check_from_json
 from ..trunk import Trunk, trunk_of
 from . import levels, metadata
 
@@ -69,19 +70,34 @@ class Store:
         self._kept: collections.OrderedDict[Any, tuple[Any, Any, int]] = collections.OrderedDict()
         self._lock = threading.Lock()
 
-    def stamps(self, source: Source) -> dict[str, tuple[int, float]]:
-        """Run -> (last step, time of the last audit), of every run with an audit in it."""
+    def stamps(self, source: Source, tag: str = metadata.STATS_TAG) -> dict[str, tuple[int, float]]:
+        """Run -> (last step and its time), of every run with the tag in it: by default, with an audit."""
         listed = source.data.list_tensors(
             source.context,
             experiment_id=source.experiment,
             plugin_name=metadata.PLUGIN_NAME,
-            run_tag_filter=provider.RunTagFilter(tags=[metadata.STATS_TAG]),
+            run_tag_filter=provider.RunTagFilter(tags=[tag]),
         )
-        return {
-            run: (tags[metadata.STATS_TAG].max_step, tags[metadata.STATS_TAG].max_wall_time)
-            for run, tags in listed.items()
-            if metadata.STATS_TAG in tags
-        }
+        return {run: (tags[tag].max_step, tags[tag].max_wall_time) for run, tags in listed.items() if tag in tags}
+
+    def checks(self, source: Source) -> dict[str, tuple[int, float]]:
+        """Run -> (largest width, time), of every run that holds a coordinate check and no audit."""
+        audited = self.stamps(source)
+        found = self.stamps(source, metadata.COORDINATES_TAG)
+        return {run: stamp for run, stamp in found.items() if run not in audited}
+
+    def check(self, source: Source, run: str, stamp: tuple[int, float]) -> CoordinateCheck:
+        """The coordinate check of the run; ValueError, in words for the user, where it cannot be read."""
+
+        def load() -> tuple[CoordinateCheck, int]:
+            data = self._read(source, run, metadata.COORDINATES_TAG)
+            if not data:
+                raise ValueError("the log has no coordinate check any more")
+            content = _bytes(data[-1])
+            return check_from_json(content), 5 * len(content)
+
+        check: CoordinateCheck = self.keep((source.experiment, run, "check"), stamp, load)
+        return check
 
     def header(self, source: Source, run: str, stamp: tuple[int, float]) -> metadata.Header:
         """How the tensors of the run are read; ValueError, in words for the user, where they cannot be."""
@@ -129,8 +145,7 @@ class Store:
         def load() -> tuple[tuple[Audit, ...], int]:
             made, size = [], 0
             for datum in self._read(source, run, metadata.FINDINGS_TAG):
-                content = datum.numpy.item()
-                content = content if isinstance(content, bytes) else str(content).encode()
+                content = _bytes(datum)
                 size += len(content)
                 try:
                     record = metadata.parse_audit(content)
@@ -195,6 +210,12 @@ class Store:
             while total > CACHE_BYTES and len(self._kept) > 1:
                 total -= self._kept.popitem(last=False)[1][2]
         return value
+
+
+def _bytes(datum: provider.TensorDatum) -> bytes:
+    """The one string of a tensor."""
+    content = datum.numpy.item()
+    return content if isinstance(content, bytes) else str(content).encode()
 
 
 def known_columns(header: metadata.Header) -> list[str]:

@@ -7,11 +7,8 @@ or Keras: `tf.summary` would cost seconds at import and a third of a millisecond
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-import re
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,17 +24,13 @@ from ..report.trials import drawable, left, same_scale
 from . import metadata
 from .eventfile import frame
 from .reader import Run, read, read_runs
+from .runfile import LogError, claim, head, log_error
 
 STOCK_ROWS = 256
 """Rows of a deeper network in the stock dashboards, evenly spread: each makes some eleven charts there, and TensorBoard
 is slow beyond some thousand. The tab has every row."""
 
 _COLUMN = {name: position for position, name in enumerate(COLUMNS)}
-_SERIAL = itertools.count()
-
-
-class LogError(OSError):
-    """The log cannot be written; the message names the folder and how to choose another."""
 
 
 class Writer:
@@ -63,12 +56,7 @@ class Writer:
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(log_dir)):
-            raise LogError(
-                f"the audit's log is written into local folders only, not into {os.fspath(log_dir)!r}: "
-                "give log_dir= a local folder, and copy it where it is wanted"
-            )
-        self._wanted = Path(log_dir)
+        self._wanted = log_dir
         self._file: BinaryIO | None = None
         self._layers: tuple[LayerInfo, ...] = ()
         self._names: list[str] = []
@@ -132,15 +120,9 @@ class Writer:
             self._file = None
 
     def _begin(self) -> Path:
-        try:
-            path, self._file = _claim(self._wanted)
-        except OSError as error:
-            raise _log_error(self._wanted, error) from error
-        head = event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")
-        head.source_metadata.writer = "keras_initaudit"
-        self._path = path
-        self._append([head])
-        return path
+        self._path, self._file = claim(self._wanted)
+        self._append([head()])
+        return self._path
 
     def _append(self, events: Iterator[event_pb2.Event] | list[event_pb2.Event]) -> None:
         data = b"".join(frame(event.SerializeToString()) for event in events)
@@ -151,7 +133,7 @@ class Writer:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
-            raise _log_error(self._path.parent, error) from error
+            raise log_error(self._path.parent, error) from error
 
     def _metadata(self, tag: str, made: summary_pb2.SummaryMetadata) -> summary_pb2.SummaryMetadata | None:
         """The metadata of a tag, once: the loaders keep what came with its first value."""
@@ -176,7 +158,7 @@ class Writer:
             for row, (layer, before) in enumerate(zip(snapshot.layers, self._layers, strict=True))
             if layer != before
         }
-        record = string_tensor(metadata.encode_audit(snapshot, findings, changed, trials))
+        record = metadata.string_tensor(metadata.encode_audit(snapshot, findings, changed, trials))
         values.append((metadata.FINDINGS_TAG, metadata.tensor_metadata(content, "Findings at every audit."), record))
         return [
             summary_pb2.Summary.Value(tag=tag, metadata=self._metadata(tag, made), tensor=tensor)
@@ -187,7 +169,7 @@ class Writer:
         value = summary_pb2.Summary.Value
         made = []
         if "custom_scalars__config__" not in self._announced:
-            layout = string_tensor(_layout(any(map(drawable, tried))).SerializeToString())
+            layout = metadata.string_tensor(_layout(any(map(drawable, tried))).SerializeToString())
             about = self._metadata("custom_scalars__config__", metadata.stock_metadata("custom_scalars"))
             made.append(value(tag="custom_scalars__config__", metadata=about, tensor=layout))
         if math.isfinite(snapshot.loss):
@@ -225,7 +207,7 @@ class Writer:
 
     def _text(self, markdown: str) -> summary_pb2.Summary.Value:
         about = self._metadata(metadata.REPORT_TAG, metadata.stock_metadata("text"))
-        tensor = string_tensor(markdown.encode())
+        tensor = metadata.string_tensor(markdown.encode())
         return summary_pb2.Summary.Value(tag=metadata.REPORT_TAG, metadata=about, tensor=tensor)
 
 
@@ -240,11 +222,6 @@ def float32_tensor(values: npt.NDArray[np.float64]) -> tensor_pb2.TensorProto:
     with np.errstate(over="ignore"):
         content = values.astype("<f4").tobytes()
     return _tensor(types_pb2.DT_FLOAT, values.shape, content)
-
-
-def string_tensor(text: bytes) -> tensor_pb2.TensorProto:
-    """A scalar string tensor."""
-    return tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text])
 
 
 def _tensor(dtype: int, shape: tuple[int, ...], content: bytes) -> tensor_pb2.TensorProto:
@@ -336,39 +313,6 @@ def _layout(tried: bool) -> layout_pb2.Layout:
             )
             for title, groups in charts.items()
         ]
-    )
-
-
-def _claim(wanted: Path) -> tuple[Path, BinaryIO]:
-    """Makes the run folder and its event file, in the first of `wanted`, `wanted-2`, ... that holds no log.
-
-    The lock closes the moment between the look and the making: of two writers only one can create it. The name of the
-    file is new each time, because a TensorBoard that is running goes on in the middle of a file that it knows.
-    """
-    for attempt in itertools.count(1):
-        folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = folder / ".initaudit.lock"
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            continue
-        try:
-            if any("tfevents" in name for name in os.listdir(folder)):
-                continue
-            host = socket.gethostname()
-            name = f"events.out.tfevents.{int(time.time()):010d}.{host}.{os.getpid()}.{next(_SERIAL)}.initaudit"
-            path = folder / name
-            return path, open(path, "xb", buffering=0)
-        finally:
-            lock.unlink(missing_ok=True)
-    raise AssertionError("unreachable: the count has no end")
-
-
-def _log_error(folder: Path, error: OSError) -> LogError:
-    return LogError(
-        f"the audit's log cannot be written into {str(folder)!r} ({error.strerror or error}); "
-        "give log_dir= a folder that can be written"
     )
 
 

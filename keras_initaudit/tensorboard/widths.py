@@ -1,18 +1,21 @@
-"""A coordinate check in the log: scalars whose step is the width, and the check as text. Imports no TensorFlow."""
+"""A coordinate check in the log: the check for the tab, scalars whose step is the width, and text.
+
+Imports no TensorFlow.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
-from pathlib import Path
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from ..report.width import CoordinateCheck
 from . import metadata
 from .eventfile import frame
-from .summary import _claim, _log_error, string_tensor
+from .runfile import claim, head, log_error
 
 START_TAG, CHANGE_TAG, TEXT_TAG = "coordinates/start", "coordinates/change", "coordinates/check"
 
@@ -37,25 +40,28 @@ def write(log_dir: str | os.PathLike[str], check: CoordinateCheck) -> str:
     by_step: dict[int, list[summary_pb2.Summary.Value]] = {width: [] for width in check.widths}
     for row in check.rows:
         for tag, at in ((START_TAG, 1), (CHANGE_TAG, 2)):
-            for width in check.widths:
-                found = [point[at] for point in row.points if point[0] == width]
-                logs = [math.log2(number) for number in found if number > 0.0 and math.isfinite(number)]
-                if logs:
-                    by_step[width].append(value(tag=f"{tag}/{row.layer}", simple_value=sum(logs) / len(logs)))
-    text = value(
-        tag=TEXT_TAG, metadata=metadata.stock_metadata("text"), tensor=string_tensor(check.markdown().encode())
-    )
+            for width, mean in row.means(at):
+                by_step[width].append(value(tag=f"{tag}/{row.layer}", simple_value=math.log2(mean)))
+    about = metadata.tensor_metadata(json.dumps({"format": metadata.FORMAT}).encode(), "A coordinate check.")
+    whole = [
+        value(tag=metadata.COORDINATES_TAG, metadata=about, tensor=metadata.string_tensor(check.to_json().encode())),
+        value(
+            tag=TEXT_TAG,
+            metadata=metadata.stock_metadata("text"),
+            tensor=metadata.string_tensor(check.markdown().encode()),
+        ),
+    ]
     now = time.time()
-    events = [event_pb2.Event(wall_time=now, file_version="brain.Event:2")]
+    events = [head()]
     events += [
         event_pb2.Event(wall_time=now, step=width, summary=summary_pb2.Summary(value=values))
-        for width, values in (*by_step.items(), (check.widths[-1], [text]))
+        for width, values in (*by_step.items(), (check.widths[-1], whole))
         if values
     ]
+    path, file = claim(log_dir)
     try:
-        path, file = _claim(Path(log_dir))
         with file:
             file.write(b"".join(frame(event.SerializeToString()) for event in events))
     except OSError as error:
-        raise _log_error(Path(log_dir), error) from error
+        raise log_error(path.parent, error) from error
     return str(path.parent)

@@ -78,7 +78,7 @@ def enter(driver: Any, wait: float = 20) -> None:
         frames = driver.find_elements("css selector", "iframe")
         if frames:
             driver.switch_to.frame(frames[0])
-            if driver.find_elements("css selector", ".run .heatmap, .empty, .notice:not([hidden])"):
+            if driver.find_elements("css selector", ".run .heatmap, .run .panels, .empty, .notice:not([hidden])"):
                 return
             driver.switch_to.default_content()
         time.sleep(0.05)

@@ -41,6 +41,11 @@ export async function fetchColumns(run, columns, steps = "all", line = false) {
   return { ...head, at };
 }
 
+/** The coordinate check of a run: the cells of its table, and a curve a layer and panel. */
+export async function fetchCheck(run) {
+  return (await get("coordinates", { run })).json();
+}
+
 /** One row's histograms over the audits. */
 export async function fetchHistograms(run, row, kind) {
   return (await (await get("histograms", { run, row, kind })).json()).histograms;

@@ -1,10 +1,11 @@
 // The page: what is chosen, what has been fetched, and who draws it. Every number comes from model.js.
 
-import { fetchColumns, fetchHistograms, fetchRun, fetchRuns } from "./api.js";
+import { fetchCheck, fetchColumns, fetchHistograms, fetchRun, fetchRuns } from "./api.js";
 import { makeAxis } from "./axis.js";
 import { cardNames, drawCard } from "./cards.js";
 import { pairRows } from "./compare.js";
 import { forgetColours } from "./colour.js";
+import { drawCheck } from "./coordinates.js";
 import { drawDetail } from "./detail.js";
 import { chip, h } from "./dom.js";
 import { drawEmpty } from "./empty.js";
@@ -26,6 +27,7 @@ const state = {
   runs: null,
   profiles: new Map(), // run -> {stamp, axis, now, start, quantities}
   chosen: null, // {info, table, columns, cache}
+  check: null, // the coordinate check that is chosen in its place, or null
   other: null, // the same of the run that the chosen one is compared with, with `pairs`, or null
   view: { run: null, step: null, stat: null, layer: null, block: null, with: null, runs: "", filter: "", by: null, descending: false, all: false },
 };
@@ -107,7 +109,7 @@ async function refresh(anew = true) {
 }
 
 async function loadProfile(run) {
-  if (run.problem || String(state.profiles.get(run.run)?.stamp) === String(run.stamp)) return;
+  if (run.problem || run.check || String(state.profiles.get(run.run)?.stamp) === String(run.stamp)) return;
   try {
     const shown = run.rules ? quantitiesFor(run.rules, run.columns) : [];
     const columns = columnsFor([...PROFILE.map(statistic), ...shown]).filter((name) => run.columns.includes(name));
@@ -128,6 +130,8 @@ async function loadProfile(run) {
   if (focused) made.focus();
 }
 
+const comparable = (run) => !run.problem && !run.check;
+
 /** What the pictures of the chosen run need. */
 const wantedColumns = (run) => columnsFor([...SHOWN, state.view.stat].map(statistic).concat(quantitiesFor(run.rules, run.columns)));
 
@@ -139,17 +143,27 @@ async function fetchWhole(run, columns, here) {
   return { info, table, columns, cache: new Map() };
 }
 
+/** Fetches the chosen coordinate check and draws it, or why there is nothing to draw. */
+async function loadCheck(run, mine, anew) {
+  const known = state.check?.run === run?.run && String(state.check?.stamp) === String(run?.stamp);
+  try {
+    const check = !run?.check || run.problem ? null : known ? state.check : await fetchCheck(run.run);
+    if (mine !== turn || (check && known && !anew)) return;
+    Object.assign(state, { chosen: null, other: null, check });
+    say(null);
+    drawRun();
+  } catch (error) {
+    if (mine === turn) say(error.message);
+  }
+}
+
 /** Fetches the chosen run and the one beside it, where the log has them anew; draws them then, and if `anew`. */
 async function loadRun(anew = true) {
   const run = state.runs.find((one) => one.run === state.view.run);
   const mine = ++turn;
-  if (!run || run.problem) {
-    state.chosen = null;
-    drawRun();
-    return;
-  }
+  if (!run || !comparable(run)) return loadCheck(run, mine, anew);
   state.view.stat ??= statisticFor(run.rules);
-  const beside = state.runs.find((one) => one.run === state.view.with && one !== run && !one.problem) ?? null;
+  const beside = state.runs.find((one) => one.run === state.view.with && one !== run && comparable(one)) ?? null;
   const columns = wantedColumns(run);
   const before = [state.chosen, state.other];
   try {
@@ -198,7 +212,7 @@ function choose(change) {
     loadRun();
   } else if (before.stat !== stat || before.with !== other) loadRun();
   else if (before.step !== step || before.block !== block) drawRun();
-  else {
+  else if (state.chosen) {
     parts.table.replaceChildren(table());
     if (before.layer !== layer) drawLayer();
   }
@@ -249,9 +263,11 @@ function findingsAt(step) {
 function drawRun() {
   if (!parts.run || state.runs === null || !state.runs.length) return;
   const run = state.runs.find((one) => one.run === state.view.run);
+  state.width = root.clientWidth;
   if (!state.chosen) {
     const problem = run?.problem;
-    parts.run.replaceChildren(...(problem ? [h("h2", null, run.label), h("p", { class: "notice" }, `This run cannot be read: ${problem}`)] : []));
+    if (state.check) parts.run.replaceChildren(...drawCheck(state.check));
+    else parts.run.replaceChildren(...(problem ? [h("h2", null, run.label), h("p", { class: "notice" }, `This run cannot be read: ${problem}`)] : []));
     return;
   }
   if (!state.chosen.table.steps.length) {
@@ -259,7 +275,6 @@ function drawRun() {
     return;
   }
   const { scrollTop } = document.scrollingElement;
-  state.width = root.clientWidth;
   const step = shownStep();
   const box = h("div", { class: "pictures" });
   const found = findingsAt(step);
@@ -294,7 +309,7 @@ function head(run, step) {
 
 /** The choice of the run to compare with. */
 function comparing() {
-  const others = state.runs.filter((run) => run.run !== state.view.run && !run.problem);
+  const others = state.runs.filter((run) => run.run !== state.view.run && comparable(run));
   if (!others.length) return null;
   const options = others.map((run) => h("option", { value: run.run, selected: run.run === state.view.with }, run.label));
   return h("label", { class: "small comparing" }, "compare with ", h("select", { onchange: (event) => choose({ with: event.target.value || null }) }, h("option", { value: "" }, "no other run"), options));

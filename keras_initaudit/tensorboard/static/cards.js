@@ -22,6 +22,7 @@ function headline(run) {
 
 function history(run) {
   if (run.problem) return "cannot be read";
+  if (run.check) return run.check;
   const seen = `${count(run.layers, "layer")}, step ${run.step?.toLocaleString("en") ?? "–"}`;
   const changed = run.first_verdict && run.first_verdict !== run.verdict;
   return changed ? `${seen}; ${run.first_verdict} at step ${run.first_step}` : seen;
@@ -66,7 +67,7 @@ export function drawCard(run, name, drawn, selected, onSelect) {
     "button",
     { class: `card ${verdict}`, type: "button", "aria-pressed": String(selected), "data-run": run.run, onclick: () => onSelect(run.run) },
     h("span", { class: "card-head" }, chip(verdict), h("span", { class: "name", title: run.run }, breakable(name))),
-    drawn ? pictures(run, drawn) : h("span", { class: "profile mini waiting" }),
+    run.check ? h("span", { class: "picture-name" }, "coordinate check") : drawn ? pictures(run, drawn) : h("span", { class: "profile mini waiting" }),
     h("span", { class: "headline", title: headline(run) }, headline(run)),
     h("span", { class: "small" }, history(run)),
     run.newer && h("span", { class: "small" }, `log format ${run.newer}: newer than this TensorBoard side knows`),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import accessibility
 import chromium
 import pytest
 import residual_network
@@ -107,3 +108,13 @@ def page(chrome, server):
     chromium.errors(chrome)
     yield open_view
     assert chromium.errors(chrome) == []
+
+
+@pytest.fixture(scope="session")
+def axe():
+    script = accessibility.source()
+    if script is None:
+        if chromium.required():
+            pytest.fail("axe-core is not there: npm cannot install it")
+        pytest.skip("axe-core is not there")
+    return script

@@ -9,16 +9,6 @@ from selenium.webdriver.common.keys import Keys
 from test_page import all_of, choose, head_text, one, text_of, until
 
 
-@pytest.fixture(scope="session")
-def axe():
-    script = accessibility.source()
-    if script is None:
-        if chromium.required():
-            pytest.fail("axe-core is not there: npm cannot install it")
-        pytest.skip("axe-core is not there")
-    return script
-
-
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("view", ["", choose("good"), choose("blocks") + "&p.initaudit.layer=block1_down"])
 def test_axe_finds_nothing(page, axe, dark, view):
