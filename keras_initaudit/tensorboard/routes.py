@@ -28,10 +28,9 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from ..diagnosis import Thresholds
-from ..diagnosis.rules import RULES
 from ..records import HISTOGRAM_KINDS, VERDICTS, to_jsonable
 from ..report import BAND
+from ..report.quantities import OF_THE_SIGNAL, QUANTITIES
 from . import metadata
 from .answers import card_data, label, line_data, run_data
 from .store import Source, Store, known_columns, select
@@ -178,13 +177,13 @@ class InitAuditTab(base_plugin.TBPlugin):
 def constants() -> str:
     """The JavaScript module of what is defined in Python."""
     low, high = BAND
-    limits = Thresholds()
+    drawn = {one.column: one for shown in QUANTITIES.values() for one in shown}
     values = {
         "BAND": {"low": low, "high": high},
         "VERDICTS": VERDICTS,
-        "RULE_COLUMNS": {rule.slug: rule.sees for rule in RULES},
-        "LEAST_ENTROPY": limits.entropy_warning,
-        "MOST_TIME_LOSS": limits.time_loss_warning,
+        "OF_THE_SIGNAL": OF_THE_SIGNAL,
+        "QUANTITIES": {rule: [one.column for one in shown] for rule, shown in QUANTITIES.items()},
+        "DRAWN": {column: {"kind": one.kind, "band": one.usual, "base": one.base} for column, one in drawn.items()},
     }
     lines = [f"export const {name} = {json.dumps(value)};" for name, value in values.items()]
     return "\n".join(["// Made by routes.py from the constants of the Python package.", *lines, ""])

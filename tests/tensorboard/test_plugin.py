@@ -20,11 +20,10 @@ from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
-from keras_initaudit.diagnosis import Thresholds
-from keras_initaudit.diagnosis.rules import RULES
 from keras_initaudit.flow import Flow
 from keras_initaudit.records import COLUMNS, VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial
 from keras_initaudit.report import BAND, trials
+from keras_initaudit.report.quantities import OF_THE_SIGNAL, QUANTITIES
 from keras_initaudit.tensorboard import answers, eventfile, levels, metadata, reader, routes, store
 from keras_initaudit.tensorboard.answers import label, verdict
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
@@ -304,9 +303,13 @@ def test_what_the_page_shares_with_python_is_made_from_it(client):
     assert {name: json.loads(value) for name, value in found} == {
         "BAND": dict(zip(("low", "high"), BAND, strict=True)),
         "VERDICTS": list(VERDICTS),
-        "RULE_COLUMNS": {rule.slug: list(rule.sees) for rule in RULES},
-        "LEAST_ENTROPY": Thresholds().entropy_warning,
-        "MOST_TIME_LOSS": Thresholds().time_loss_warning,
+        "OF_THE_SIGNAL": list(OF_THE_SIGNAL),
+        "QUANTITIES": {rule: [one.column for one in shown] for rule, shown in QUANTITIES.items()},
+        "DRAWN": {
+            one.column: {"kind": one.kind, "band": one.usual and list(one.usual), "base": one.base}
+            for shown in QUANTITIES.values()
+            for one in shown
+        },
     }
     own = "".join(path.read_text() for path in STATIC.glob("*.js"))
     assert not re.search(r"\[-2, 2\]|low: -2|bad: 0", own)

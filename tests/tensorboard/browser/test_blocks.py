@@ -11,7 +11,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from test_page import all_of, choose, drawn_decades, in_module, number, one, shown, text_of, until
 
+from keras_initaudit.diagnosis import RULES
 from keras_initaudit.report import trials
+from keras_initaudit.report.quantities import OF_THE_SIGNAL, QUANTITIES
 
 WIDTHS = [800, 1000, 1500, 2500]
 
@@ -90,33 +92,24 @@ def test_card_and_picture_show_the_quantity_of_the_worst_finding(page):
     assert not all_of(driver, "[data-run='bad/initaudit'] .quantity")
 
 
-SHOWN = [
-    (["vanishing-signal"], "activation"),
-    (["exploding-gradient"], "backward"),
-    (["non-finite"], "activation"),
-    (["dead-units"], "dead"),
-    (["saturated-units", "dead-units"], "saturated"),
-    (["symmetric-units"], "identical"),
-    (["collapsed-samples"], "collapsed"),
-    (["attention-entropy"], "entropy"),
-    (["vanishing-through-time"], "time"),
-    (["update-ratio"], "update"),
-    (["no-update"], "unmoved"),
-    (["fan-mismatch"], "weight"),
-    (["of-a-later-version"], "backward"),
-    ([], "backward"),
-]
-BESIDE = {"entropy": ["entropy", "logit"], "activation": [], "backward": []}
-
-
-def test_each_rule_has_the_statistic_that_it_reads(page):
+def test_each_rule_has_the_statistic_that_the_report_draws(page):
     body = """
         const columns = module.STATISTICS.map((one) => one.column);
-        return given[0].map((rules) => [
-          module.statisticFor(rules), module.quantitiesFor(rules, columns).map((one) => one.id)]);
+        return given[0].map((rule) => [
+          module.statistic(module.statisticFor([rule, "dead-units"])).column,
+          module.quantitiesFor([rule, "dead-units"], columns).map((one) => one.column),
+          module.quantitiesFor([rule], []).length]);
     """
-    drawn = in_module(page(), "model", body, [rules for rules, _ in SHOWN])
-    assert drawn == [[shown, BESIDE.get(shown, [shown])] for _, shown in SHOWN]
+    profile = {"activation_rms", "backward_rms"}
+    rules = [*(rule.slug for rule in RULES), "of-a-later-version"]
+    for rule, (heat, beside, without) in zip(rules, in_module(page(), "model", body, rules), strict=True):
+        columns = [one.column for one in QUANTITIES.get(rule, ())]
+        curve = "activation_rms" if rule in OF_THE_SIGNAL else "backward_rms"
+        assert heat == (columns[0] if columns else curve), rule
+        assert beside == [column for column in columns if column not in profile], rule
+        assert without == 0
+    body = "return [module.statisticFor([]), module.quantitiesFor([], ['activation_dead'])]"
+    assert in_module(page(), "model", body) == ["backward", []]
 
 
 def test_the_trial_stands_on_the_card_and_beside_the_finding(page):
