@@ -28,11 +28,12 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
+from ..names import shortened
 from ..records import HISTOGRAM_KINDS, VERDICTS, to_jsonable
 from ..report import BAND
 from ..report.quantities import OF_THE_SIGNAL, QUANTITIES
 from . import metadata
-from .answers import card_data, label, line_data, run_data
+from .answers import COLUMNS_ON_CARD, card_data, label, line_data, run_data
 from .store import Source, Store, known_columns, select
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -102,6 +103,9 @@ class InitAuditTab(base_plugin.TBPlugin):
             except ValueError as error:
                 card["problem"] = str(error)
             cards.append(card)
+        names = shortened([card["label"] for card in cards], COLUMNS_ON_CARD, "\N{HORIZONTAL ELLIPSIS}")
+        for card, name in zip(cards, names, strict=True):
+            card["name"] = name
         return _json(request, {"format": metadata.FORMAT, "runs": cards})
 
     def _run(self, request: wrappers.Request, source: Source) -> werkzeug.Response:

@@ -21,6 +21,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
 from keras_initaudit.flow import Flow
+from keras_initaudit.names import shortened
 from keras_initaudit.records import COLUMNS, VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial
 from keras_initaudit.report import BAND, trials
 from keras_initaudit.report.quantities import OF_THE_SIGNAL, QUANTITIES
@@ -139,6 +140,7 @@ def test_every_run_of_an_audit_has_a_card_and_no_other_run_has(client):
     bad = cards["bad/initaudit"]
     assert (bad["label"], bad["layers"], bad["step"], bad["audits"]) == ("bad", 12, 24, 25)
     assert bad["rules"] == ["vanishing-gradient"]
+    assert {card["name"] for card in cards.values()} == {"good", "bad", "nan", "torn"}  # short enough as they are
     assert "each layer multiplies the gradient by" in bad["headline"]
     assert cards["nan/initaudit"]["loss"] == "NaN"
 
@@ -494,6 +496,16 @@ def test_what_is_kept_stays_under_its_limit(one_run, monkeypatch):
 )
 def test_the_label_of_a_run(run, shown):
     assert label(run) == shown
+
+
+def test_the_names_of_rows_fit_their_places_and_rows_that_differ_stay_different():
+    paths = ("dense", *(f"an_encoder/transformer_block_{i}/self_attention_layer/query_projection" for i in range(30)))
+    for place, width in answers.NAMES.items():
+        cut = answers.short_names(paths)[place]
+        assert list(cut) == list(range(1, 31))  # what fits is not sent
+        assert len(set(cut.values())) == 30
+        assert max(map(len, cut.values())) <= width < len(paths[1])
+        assert ["dense", *cut.values()] == shortened(paths, width, "\N{HORIZONTAL ELLIPSIS}")
 
 
 def test_an_audit_without_findings_that_can_be_read_has_no_verdict():
