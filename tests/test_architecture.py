@@ -31,7 +31,7 @@ ROOMS = {
     ),
     "report": (("records", "flow", "trunk", "numerals", "names"), ()),
     "tensorboard": (
-        ("records", "flow", "trunk", "diagnosis", "report"),
+        ("records", "flow", "trunk", "names", "diagnosis", "report"),
         ("tensorboard", "werkzeug", "numpy", "google"),
     ),
     "auditing": (("records", "progress", "observe", "diagnosis", "remedies", "report"), ("keras",)),

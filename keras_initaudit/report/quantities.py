@@ -1,6 +1,6 @@
-"""What shows a finding: for each rule, the statistics that a report draws and lists beside the scale of the layers.
+"""What shows a finding: for each rule, the statistics that are drawn and listed beside the scale of the layers.
 
-A rule whose fault the scales of signal and gradient show by themselves has none.
+A rule whose fault the scales of signal and gradient show by themselves has none. The page gets the same as data.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ QUANTITIES: Mapping[str, tuple[Quantity, ...]] = {
     "fan-mismatch": (_WEIGHTS,),
 }
 """Rule -> what shows its findings."""
+OF_THE_SIGNAL = ("non-finite", "exploding-signal", "vanishing-signal")
+"""The rules that the scale of the signal shows; that of the gradient shows whatever else has no quantity."""
 
 
 def has(quantity: Quantity, finding: Finding, info: LayerInfo, row: Statistics) -> bool:

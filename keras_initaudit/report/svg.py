@@ -9,11 +9,13 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..flow import Flow, Row
 from ..names import shortened
 from ..records import Finding, LayerInfo, Snapshot, Statistics, marked_paths
+from ..trunk import trunk_of
 from .colours import GRADIENT, SIGNAL, colour
 from .quantities import Quantity, has, quantities
 
@@ -28,33 +30,32 @@ _PANEL = 96.0
 _MOST_POINTS = 60
 """Layers whose points are drawn upon the curves."""
 _MOST_BARS = 200
-"""Of more rows, each bar is the mark of several: the farthest from what is usual."""
+"""Of more places, each bar is the mark of several."""
 
 
 def profile_svg(snapshot: Snapshot, finding: Finding | None = None, width: int = 640, height: int = 220) -> str:
     """The depth profile as inline SVG: signal and gradient by layer in decades, with a cross where one is not finite.
 
     The signal is its rms. The gradient is its norm over that of the last hidden layer, as the rules measure it
-    (`Flow.gradient_levels`), so that for both curves flat is good; a head has no such level. Below it stand the
-    statistics that show the finding, the rows that it marks in its colour.
+    (`Flow.gradient_levels`), so that for both curves flat is good; a head has no such level. In a network with blocks
+    the curves follow its main line. Below stand the statistics that show the finding, the rows that it marks in its
+    colour.
     """
     flow = Flow(snapshot)
-    profiled = [row for row in flow.layers if row.info.weight] or list(flow.layers)
     shown = [
         (one, [row for row in flow.rows if finding is not None and has(one, finding, row.info, row.stats)])
         for one in quantities(finding)
     ]
     shown = [(one, rows) for one, rows in shown if rows]
-    indices = sorted({row.index for rows in (profiled, *(rows for _, rows in shown)) for row in rows})
-    if len(profiled) < 2 and not shown:
+    axis = _axis(flow, [row for _, rows in shown for row in rows])
+    if len(axis.line) < 2 and not shown:
         return ""
-    rows = [flow.rows[index] for index in indices]
-    step = (width - _RIGHT - _LEFT) / len(rows)
-    x = {index: _LEFT + step * (i + 0.5) for i, index in enumerate(indices)}
-    made = [_profile(flow, profiled, x, width, height)]
+    step = (width - _RIGHT - _LEFT) / len(axis.ends)
+    made = [_profile(flow, axis, step, width, height)]
     for i, (quantity, measured) in enumerate(shown):
-        made.append(_panel(quantity, measured, finding, x, step, width, height + _PANEL * i))
+        made.append(_panel(quantity, measured, finding, axis, step, width, height + _PANEL * i))
     total = height + _PANEL * len(shown)
+    rows = [flow.rows[index] for index in axis.ends]
     names = shortened([clean(rows[0].path), clean(rows[-1].path)], max(8, width // 18), "\u2026")
     ends = (f'x="{_LEFT}"', f'x="{width - _RIGHT}" text-anchor="end"')
     for row, name, place in zip((rows[0], rows[-1]), names, ends, strict=True):
@@ -66,42 +67,92 @@ def profile_svg(snapshot: Snapshot, finding: Finding | None = None, width: int =
     )
 
 
-def _profile(flow: Flow, rows: Sequence[Row], x: dict[int, float], width: int, height: int) -> str:
-    """Both curves over the band of what needs no attention."""
-    signal = [_decades(row.stats.activation_rms, row.stats.activation_nonfinite) for row in rows]
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Where each row stands from left to right, in the slots of the picture."""
+
+    ends: Sequence[int]
+    """Slot -> the row that has it."""
+    line: Sequence[Row]
+    """The rows of both curves."""
+    inside: Sequence[Row]
+    """The rows inside of blocks: small marks beside the curves."""
+    places: Mapping[int, float]
+    """Row -> where its marks stand: `i` in the middle of the slot `i`."""
+    slots: Mapping[int, int]
+    """Row -> the slot of its bar."""
+
+
+def _axis(flow: Flow, measured: Sequence[Row]) -> _Axis:
+    """The main line with its blocks; of a chain, which has none, the rows with a weight and the measured ones.
+
+    Where there are blocks, measured data stand before and behind the main line.
+    """
+    trunk = trunk_of([row.info for row in flow.rows])
+    line = set(trunk.line)
+    inside = [row for row in flow.layers if row.index not in line]
+    if not inside:
+        chain = [row for row in flow.layers if row.info.weight] or list(flow.layers)
+        own = sorted({row.index for row in (*chain, *measured)})
+        slots = {index: i for i, index in enumerate(own)}
+        return _Axis(own, chain, (), slots, slots)
+    data = sorted({row.index for row in measured if trunk.slots[row.index] < 0})
+    before = [index for index in data if index < trunk.line[0]]
+    own = [*before, *trunk.line, *data[len(before) :]]
+    places = {i: len(before) + place for i, place in enumerate(trunk.places) if not math.isnan(place)}
+    slots = {i: len(before) + slot for i, slot in enumerate(trunk.slots) if slot >= 0}
+    slots |= {index: i for i, index in enumerate(own) if index in data}
+    return _Axis(own, [flow.rows[index] for index in trunk.line], inside, places, slots)
+
+
+def _profile(flow: Flow, axis: _Axis, step: float, width: int, height: int) -> str:
+    """Both curves over the band of what needs no attention, and small marks for what stands inside of blocks."""
     levels = {index: decades for index, (decades, _) in flow.gradient_levels().items()}
-    sizes = [_decades(row.stats.backward_rms, row.stats.backward_nonfinite) for row in rows]
-    gradient = [
-        size if size is None or math.isinf(size) else levels.get(row.index)
-        for row, size in zip(rows, sizes, strict=True)
-    ]
-    known = [v for v in (*signal, *gradient) if v is not None and math.isfinite(v)]
+
+    def gradient(row: Row) -> float | None:
+        size = _decades(row.stats.backward_rms, row.stats.backward_nonfinite)
+        return size if size is None or math.isinf(size) else levels.get(row.index)
+
+    def signal(row: Row) -> float | None:
+        return _decades(row.stats.activation_rms, row.stats.activation_nonfinite)
+
+    rows = (*axis.line, *axis.inside)
+    known = [v for row in rows for v in (signal(row), gradient(row)) if v is not None and math.isfinite(v)]
     low, high = math.floor(min([BAND[0] - 1.0, *known])), math.ceil(max([BAND[1], *known]))
     top, bottom = _TOP, height - _BOTTOM
+
+    def x(row: Row) -> float:
+        return _LEFT + step * (min(max(axis.places[row.index], -0.5), len(axis.ends) - 0.5) + 0.5)
 
     def y(decades: float) -> float:
         return top + (bottom - top) * (high - decades) / (high - low)
 
     ticks = [(float(d), f"1e{d}") for d in range(low, high + 1, max(1, math.ceil((high - low) / 6)))]
     made = [_band(width, y(BAND[1]), y(BAND[0])), *(_tick(width, y(at), text) for at, text in ticks)]
-    for name, values, stroke, dash in (
+    for name, measure, stroke, dash in (
         ("signal", signal, SIGNAL, ""),
         ("gradient", gradient, GRADIENT, ' stroke-dasharray="6 3"'),
     ):
-        places = [x[row.index] for row in rows]
-        points = [(a, y(v)) for a, v in zip(places, values, strict=True) if v is not None and math.isfinite(v)]
+        values = [(x(row), v) for row in axis.line if (v := measure(row)) is not None]
+        points = [(a, y(v)) for a, v in values if math.isfinite(v)]
+        within = [(x(row), v) for row in axis.inside if (v := measure(row)) is not None]
+        if dots := "".join(f"M{a:.1f} {y(max(v, low)):.1f}h0" for a, v in within if v < math.inf):
+            made.append(f'<path d="{dots}" stroke="{stroke}" stroke-width="3.5" stroke-linecap="round" opacity=".6"/>')
+        made += [cross(a, top, stroke, f"{name}: not finite", 2.5) for a, v in within if v == math.inf]
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         made.append(f'<polyline points="{line}" fill="none" stroke="{stroke}" stroke-width="2"{dash}/>')
-        if len(rows) <= _MOST_POINTS:
+        if len(axis.line) <= _MOST_POINTS:
             made += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" fill="{stroke}"/>' for a, b in points]
-        for a, v in zip(places, values, strict=True):
-            if v is not None and not math.isfinite(v):
+        for a, v in values:
+            if not math.isfinite(v):
                 edge = bottom if v == -math.inf else top
                 made.append(cross(a, edge, stroke, f"{name}: {'zero' if v == -math.inf else 'not finite'}"))
     made.append(
         f'<text x="{_LEFT}" y="12" fill="{SIGNAL}">signal (solid)</text>'
         f'<text x="{_LEFT + 110}" y="12" fill="{GRADIENT}">gradient over the last hidden layer\'s (dashed)</text>'
     )
+    if axis.inside:
+        made.append(f'<text x="{width - _RIGHT}" y="12" text-anchor="end">dots: inside the blocks</text>')
     return "".join(made)
 
 
@@ -109,7 +160,7 @@ def _panel(
     quantity: Quantity,
     rows: Sequence[Row],
     finding: Finding | None,
-    x: dict[int, float],
+    axis: _Axis,
     step: float,
     width: int,
     above: float,
@@ -136,16 +187,17 @@ def _panel(
     marked = set(marked_paths(finding)) if finding else set()
     wide = min(14.0, max(1.0, 0.7 * step))
     base = y(quantity.base)
-    for row in _thinned(rows, levels, usual):
+    for row in _one_a_bar(rows, levels, usual, axis, marked):
+        x = _LEFT + step * (axis.slots[row.index] + 0.5)
         level, own = levels[row.index], row.path in marked
         fill = colour(finding.severity) if own and finding else colour("muted")
         said = f"{_escaped(row.path)}: {html.escape(quantity.text(row.stats))}"
         if not math.isfinite(level):
-            made.append(cross(x[row.index], bottom if level < 0.0 else top, fill, said))
+            made.append(cross(x, bottom if level < 0.0 else top, fill, said))
             continue
         upper, tall = min(base, y(level)), max(1.5, abs(base - y(level)))
         made.append(
-            f'<rect x="{x[row.index] - wide / 2.0:.1f}" y="{upper:.1f}" width="{wide:.1f}" height="{tall:.1f}" '
+            f'<rect x="{x - wide / 2.0:.1f}" y="{upper:.1f}" width="{wide:.1f}" height="{tall:.1f}" '
             f'fill="{fill}"><title>{said}</title></rect>'
         )
     shaded = " (shaded: usual)" if usual else ""
@@ -153,16 +205,25 @@ def _panel(
     return "".join(made)
 
 
-def _thinned(rows: Sequence[Row], levels: dict[int, float], usual: tuple[float, float] | None) -> list[Row]:
-    """At most `_MOST_BARS` rows: of neighbours, the one that is farthest from what is usual."""
+def _one_a_bar(
+    rows: Sequence[Row],
+    levels: Mapping[int, float],
+    usual: tuple[float, float] | None,
+    axis: _Axis,
+    marked: Collection[str],
+) -> list[Row]:
+    """Of the rows of each bar, the one that is farthest from what is usual: of those that the finding marks, if any."""
     low, high = usual or (0.0, 0.0)
 
-    def distance(row: Row) -> float:
+    def distance(row: Row) -> tuple[bool, float]:
         level = levels[row.index]
-        return max(low - level, level - high)
+        return row.path in marked, max(low - level, level - high)
 
-    each = math.ceil(len(rows) / _MOST_BARS)
-    return [max(rows[i : i + each], key=distance) for i in range(0, len(rows), each or 1)]
+    each = math.ceil(len(axis.ends) / _MOST_BARS)
+    bars: dict[int, list[Row]] = {}
+    for row in rows:
+        bars.setdefault(axis.slots[row.index] // each, []).append(row)
+    return [max(bar, key=distance) for bar in bars.values()]
 
 
 def _described(rows: Sequence[Row], shown: Sequence[tuple[Quantity, Sequence[Row]]]) -> str:
@@ -190,11 +251,12 @@ def _tick(width: float, y: float, text: str) -> str:
     )
 
 
-def cross(x: float, y: float, stroke: str, title: str) -> str:
+def cross(x: float, y: float, stroke: str, title: str, half: float = 4.0) -> str:
     """The mark of a value that cannot be drawn; what it is stands in its title, which is markup."""
+    size = f"{2.0 * half:g}"
     return (
-        f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8" stroke="{stroke}" stroke-width="2">'
-        f"<title>{title}</title></path>"
+        f'<path d="M{x - half:.1f} {y - half:.1f}l{size} {size}m0 -{size}l-{size} {size}" stroke="{stroke}" '
+        f'stroke-width="2"><title>{title}</title></path>'
     )
 
 

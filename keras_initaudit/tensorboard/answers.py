@@ -6,6 +6,7 @@ judged here.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..diagnosis.rules import BY_SLUG
+from ..names import shortened
 from ..records import (
     Curve,
     Finding,
@@ -33,6 +35,10 @@ from .store import Audit, known_columns
 _ADDRESS = re.compile(
     r"https://[^\s<>\"]*[^\s<>\".,;:)]|arXiv:(?P<arxiv>\d{4}\.\d{4,5})|doi:(?P<doi>10\.\d{4,9}/[^\s,;]*[^\s,;.)])"
 )
+NAMES = {"turned": 24, "list": 40, "table": 56}
+"""Place on the page -> the columns of a row's name there: under the heat map, in a list, in the table."""
+COLUMNS_ON_CARD = 44
+"""Of the name of a run."""
 POINTS_ON_CARD = 48
 """Of each curve of a trial, which is drawn some hundred pixels wide there."""
 
@@ -105,11 +111,22 @@ def run_data(header: metadata.Header, audits: Sequence[Audit], trunk: Trunk) -> 
         "newer": header.format if header.is_newer else None,
         "columns": known_columns(header),
         "layers": [metadata.compact_layer(changed.get(row, layer)) for row, layer in enumerate(header.layers)],
+        "names": short_names(tuple(layer.path for layer in header.layers)),
         "audits": made,
         "findings": [json.loads(text) for text in findings],
         "trials": [trial_data(audits, step) for step in trials],
         **line_data(trunk),
         **scalars(last.snapshot),
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def short_names(paths: tuple[str, ...]) -> dict[str, dict[int, str]]:
+    """Place of `NAMES` -> row -> its name there, of the rows whose path is too long for it."""
+    cut = {place: shortened(paths, width, "\N{HORIZONTAL ELLIPSIS}") for place, width in NAMES.items()}
+    return {
+        place: {row: name for row, (path, name) in enumerate(zip(paths, names, strict=True)) if name != path}
+        for place, names in cut.items()
     }
 
 
@@ -239,6 +256,7 @@ def check_data(check: CoordinateCheck) -> dict[str, Any]:
         "legend": LEGEND,
         "panels": [title for title, _ in PANELS],
         "meanings": MEANINGS,
+        "names": shortened([row.cells[0] for row in check.rows], NAMES["table"], "\N{HORIZONTAL ELLIPSIS}"),
         "rows": [
             {
                 "cells": row.cells,

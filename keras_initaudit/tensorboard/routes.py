@@ -29,12 +29,12 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 
-from ..diagnosis import Thresholds
-from ..diagnosis.rules import RULES
+from ..names import shortened
 from ..records import HISTOGRAM_KINDS, VERDICTS, to_jsonable
 from ..report import BAND
+from ..report.quantities import OF_THE_SIGNAL, QUANTITIES
 from . import metadata
-from .answers import card_data, check_card, check_data, label, line_data, run_data
+from .answers import COLUMNS_ON_CARD, card_data, check_card, check_data, label, line_data, run_data
 from .store import Source, Store, known_columns, select
 
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -111,6 +111,9 @@ class InitAuditTab(base_plugin.TBPlugin):
             except ValueError as error:
                 card["problem"] = str(error)
             cards.append(card)
+        names = shortened([card["label"] for card in cards], COLUMNS_ON_CARD, "\N{HORIZONTAL ELLIPSIS}")
+        for card, name in zip(cards, names, strict=True):
+            card["name"] = name
         return _json(request, {"format": metadata.FORMAT, "runs": cards})
 
     def _run(self, request: wrappers.Request, source: Source) -> werkzeug.Response:
@@ -198,13 +201,13 @@ class InitAuditTab(base_plugin.TBPlugin):
 def constants() -> str:
     """The JavaScript module of what is defined in Python."""
     low, high = BAND
-    limits = Thresholds()
+    drawn = {one.column: one for shown in QUANTITIES.values() for one in shown}
     values = {
         "BAND": {"low": low, "high": high},
         "VERDICTS": VERDICTS,
-        "RULE_COLUMNS": {rule.slug: rule.sees for rule in RULES},
-        "LEAST_ENTROPY": limits.entropy_warning,
-        "MOST_TIME_LOSS": limits.time_loss_warning,
+        "OF_THE_SIGNAL": OF_THE_SIGNAL,
+        "QUANTITIES": {rule: [one.column for one in shown] for rule, shown in QUANTITIES.items()},
+        "DRAWN": {column: {"kind": one.kind, "band": one.usual, "base": one.base} for column, one in drawn.items()},
     }
     lines = [f"export const {name} = {json.dumps(value)};" for name, value in values.items()]
     return "\n".join(["// Made by routes.py from the constants of the Python package.", *lines, ""])

@@ -204,3 +204,54 @@ def test_the_spread_goes_where_names_need_the_room_and_nothing_is_about_it() -> 
     assert "spread" in headers("vanishing-signal", "")
     assert "spread" not in headers("vanishing-signal", "a_block_of_a_long_name/")
     assert "spread" in headers("collapsed-samples", "a_block_of_a_long_name/")
+
+
+def with_skip() -> Snapshot:
+    """A chain of ten layers in which the input of `dense_3` is that of `dense_2` added to its output."""
+    shape = [16] * 10 + [4]
+    shot = snapshot(weights(shape, he(shape)), "relu")
+    skip = {"dense_3": ("dense_1", "dense_2")}
+    layers = tuple(dataclasses.replace(info, inputs=skip.get(info.path, info.inputs)) for info in shot.layers)
+    return dataclasses.replace(shot, layers=layers)
+
+
+def test_the_curves_follow_the_main_line_and_what_is_inside_of_a_block_is_a_small_mark() -> None:
+    shot = edited(with_skip(), "dense_2", activation_rms=1e-1, activation_saturated=0.9)
+    for path in ("dense_1", "dense_3"):
+        shot = edited(shot, path, activation_rms=1.0, activation_saturated=0.5)
+    picture = profile_svg(shot)
+    assert "inside the blocks" in picture
+    assert "inside the blocks" not in profile_svg(PLAIN)
+    lines = re.findall(r'<polyline points="([^"]*)"', picture)
+    signal, gradient = ([tuple(map(float, point.split(","))) for point in line.split()] for line in lines)
+    assert (len(signal), len(gradient)) == (9, 8)  # without dense_2, and the gradient without the head
+    dots = [re.findall(r"M([\d.]+) ([\d.]+)h0", path) for path in re.findall(r'<path d="([^"]*h0)"', picture)]
+    assert [len(each) for each in dots] == [1, 1]
+    x, y = map(float, dots[0][0])
+    (before, one), (behind, same) = signal[1:3]
+    assert x == pytest.approx((before + behind) / 2.0, abs=0.11)
+    assert same == one
+    decade = re.findall(r'y="([\d.]+)" text-anchor="end">1e[01]<', picture)
+    assert y - one == pytest.approx(float(decade[0]) - float(decade[1]), abs=0.21)
+    # one bar a place: the worst of what stands there, of which the title says what it is
+    drawn = bars(profile_svg(shot, found("saturated-units", "dense_2")))
+    assert drawn["dense_2"][2] == colours.colour("bad")
+    assert drawn["dense_1"][2] == colours.colour("muted")
+    assert "dense_3" not in drawn
+
+
+def test_data_at_fault_stand_at_both_ends_of_the_main_line() -> None:
+    shot = with_skip()
+    raw = next(info.path for info in shot.layers if info.role == "input")
+    picture = profile_svg(shot, found("input-scale", raw))
+    shown = re.findall(r'<rect x="([\d.]+)"[^>]*><title>([^:<]*):', picture)
+    assert shown[0][1] == raw
+    assert sorted(float(x) for x, _ in shown) == [float(x) for x, _ in shown]
+    first = float(re.findall(r'<polyline points="([\d.]+),', picture)[0])
+    assert float(shown[0][0]) < float(shown[1][0]) < first
+
+
+def test_what_is_not_finite_inside_of_a_block_is_a_cross() -> None:
+    shot = edited(with_skip(), "dense_2", activation_nonfinite=1.0)
+    assert profile_svg(shot).count("signal: not finite") == 1
+    assert "not finite" not in profile_svg(with_skip())

@@ -20,11 +20,11 @@ from tensorboard.backend import application
 from tensorboard.plugins import base_plugin
 from werkzeug.test import Client
 
-from keras_initaudit.diagnosis import Thresholds
-from keras_initaudit.diagnosis.rules import RULES
 from keras_initaudit.flow import Flow
+from keras_initaudit.names import shortened
 from keras_initaudit.records import COLUMNS, VERDICTS, Curve, Finding, LayerInfo, Snapshot, Statistics, Trial
 from keras_initaudit.report import BAND, trials
+from keras_initaudit.report.quantities import OF_THE_SIGNAL, QUANTITIES
 from keras_initaudit.tensorboard import answers, eventfile, levels, metadata, reader, routes, store
 from keras_initaudit.tensorboard.answers import label, verdict
 from keras_initaudit.tensorboard.plugin import InitAuditPlugin
@@ -140,6 +140,7 @@ def test_every_run_of_an_audit_has_a_card_and_no_other_run_has(client):
     bad = cards["bad/initaudit"]
     assert (bad["label"], bad["layers"], bad["step"], bad["audits"]) == ("bad", 12, 24, 25)
     assert bad["rules"] == ["vanishing-gradient"]
+    assert {card["name"] for card in cards.values()} == {"good", "bad", "nan", "torn"}  # short enough as they are
     assert "each layer multiplies the gradient by" in bad["headline"]
     assert cards["nan/initaudit"]["loss"] == "NaN"
 
@@ -304,9 +305,13 @@ def test_what_the_page_shares_with_python_is_made_from_it(client):
     assert {name: json.loads(value) for name, value in found} == {
         "BAND": dict(zip(("low", "high"), BAND, strict=True)),
         "VERDICTS": list(VERDICTS),
-        "RULE_COLUMNS": {rule.slug: list(rule.sees) for rule in RULES},
-        "LEAST_ENTROPY": Thresholds().entropy_warning,
-        "MOST_TIME_LOSS": Thresholds().time_loss_warning,
+        "OF_THE_SIGNAL": list(OF_THE_SIGNAL),
+        "QUANTITIES": {rule: [one.column for one in shown] for rule, shown in QUANTITIES.items()},
+        "DRAWN": {
+            one.column: {"kind": one.kind, "band": one.usual and list(one.usual), "base": one.base}
+            for shown in QUANTITIES.values()
+            for one in shown
+        },
     }
     own = "".join(path.read_text() for path in STATIC.glob("*.js"))
     assert not re.search(r"\[-2, 2\]|low: -2|bad: 0", own)
@@ -491,6 +496,16 @@ def test_what_is_kept_stays_under_its_limit(one_run, monkeypatch):
 )
 def test_the_label_of_a_run(run, shown):
     assert label(run) == shown
+
+
+def test_the_names_of_rows_fit_their_places_and_rows_that_differ_stay_different():
+    paths = ("dense", *(f"an_encoder/transformer_block_{i}/self_attention_layer/query_projection" for i in range(30)))
+    for place, width in answers.NAMES.items():
+        cut = answers.short_names(paths)[place]
+        assert list(cut) == list(range(1, 31))  # what fits is not sent
+        assert len(set(cut.values())) == 30
+        assert max(map(len, cut.values())) <= width < len(paths[1])
+        assert ["dense", *cut.values()] == shortened(paths, width, "\N{HORIZONTAL ELLIPSIS}")
 
 
 def test_an_audit_without_findings_that_can_be_read_has_no_verdict():

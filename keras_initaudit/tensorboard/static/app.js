@@ -2,7 +2,7 @@
 
 import { fetchCheck, fetchColumns, fetchHistograms, fetchRun, fetchRuns } from "./api.js";
 import { makeAxis } from "./axis.js";
-import { cardNames, drawCard } from "./cards.js";
+import { drawCard } from "./cards.js";
 import { pairRows } from "./compare.js";
 import { forgetColours } from "./colour.js";
 import { drawCheck } from "./coordinates.js";
@@ -125,7 +125,7 @@ async function loadProfile(run) {
   const stands = [...parts.cards.children].find((card) => card.dataset.run === run.run);
   if (!stands) return;
   const focused = stands === document.activeElement;
-  const made = cardOf(run, cardNames(state.runs));
+  const made = cardOf(run);
   stands.replaceWith(made);
   if (focused) made.focus();
 }
@@ -241,13 +241,12 @@ function drawCards() {
   parts.search.hidden = state.runs.length <= MANY_RUNS && !wanted;
   const shown = state.runs.filter((run) => !wanted || `${run.run} ${run.verdict} ${run.rules?.join(" ")}`.toLowerCase().includes(wanted));
   const focused = document.activeElement?.dataset?.run;
-  const names = cardNames(state.runs);
-  parts.cards.replaceChildren(...shown.map((run) => cardOf(run, names)));
+  parts.cards.replaceChildren(...shown.map(cardOf));
   if (!shown.length) parts.cards.append(h("p", { class: "quiet" }, "No run matches the filter."));
   if (focused) [...parts.cards.children].find((card) => card.dataset.run === focused)?.focus();
 }
 
-const cardOf = (run, names) => drawCard(run, names.get(run.run), state.profiles.get(run.run) ?? null, run.run === state.view.run, (name) => choose({ run: name }));
+const cardOf = (run) => drawCard(run, state.profiles.get(run.run) ?? null, run.run === state.view.run, (name) => choose({ run: name }));
 
 function auditAt(step) {
   const { info, table } = state.chosen;
@@ -278,7 +277,7 @@ function drawRun() {
   const step = shownStep();
   const box = h("div", { class: "pictures" });
   const found = findingsAt(step);
-  const side = drawFindings(found, state.chosen.info.trials, state.chosen.table.steps[step], chooseLayer);
+  const side = drawFindings(found, state.chosen.info, state.chosen.table.steps[step], chooseLayer);
   parts.detail = h("div", { class: "detail-place" });
   parts.table = h("div", null, table());
   parts.run.replaceChildren(head(run, step), h("div", { class: "upper" }, found?.length ? [box, side] : [side, box]), parts.detail, tools(), parts.table);
@@ -348,7 +347,7 @@ function tools() {
 
 function table() {
   const order = (part) => choose(part);
-  return drawTable(tableRows(), { ...state.view, by: state.view.by ?? "depth" }, state.view.layer, order, chooseLayer);
+  return drawTable(state.chosen.info, tableRows(), { ...state.view, by: state.view.by ?? "depth" }, state.view.layer, order, chooseLayer);
 }
 
 /** Rows of the table at the shown audit; kept, because a key in the filter asks for them again. */

@@ -4,13 +4,12 @@
 import { worstOf } from "./axis.js";
 import { chip, h } from "./dom.js";
 import { count } from "./format.js";
-import { breakable, shorten } from "./names.js";
+import { breakable } from "./names.js";
 import { drawProfile, frameOf } from "./profile.js";
 import { drawQuantity, worstFigure } from "./quantity.js";
 import { drawTrial } from "./trial.js";
 
 const WIDTH = 268;
-const NAME = 44;
 
 function headline(run) {
   if (run.problem) return run.problem;
@@ -54,19 +53,13 @@ export function marks(axis, rows) {
   return [...new Set(rows.map((row) => axis.slotOf.get(row)).filter((slot) => slot !== undefined))];
 }
 
-/** Card names that can be told apart, by run. */
-export function cardNames(runs) {
-  const names = shorten(runs.map((run) => run.label), NAME);
-  return new Map(runs.map((run, i) => [run.run, names[i]]));
-}
-
 /** The card of a run; `drawn` holds its axis and curves (app.js), or is null while they are on their way. */
-export function drawCard(run, name, drawn, selected, onSelect) {
+export function drawCard(run, drawn, selected, onSelect) {
   const verdict = run.problem ? "unknown" : (run.verdict ?? "unknown");
   return h(
     "button",
     { class: `card ${verdict}`, type: "button", "aria-pressed": String(selected), "data-run": run.run, onclick: () => onSelect(run.run) },
-    h("span", { class: "card-head" }, chip(verdict), h("span", { class: "name", title: run.run }, breakable(name))),
+    h("span", { class: "card-head" }, chip(verdict), h("span", { class: "name", title: run.run }, breakable(run.name))),
     run.check ? h("span", { class: "picture-name" }, "coordinate check") : drawn ? pictures(run, drawn) : h("span", { class: "profile mini waiting" }),
     h("span", { class: "headline", title: headline(run) }, headline(run)),
     h("span", { class: "small" }, history(run)),

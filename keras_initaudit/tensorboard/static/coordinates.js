@@ -3,9 +3,8 @@
 
 import { chip, h, icon, s } from "./dom.js";
 import { num } from "./format.js";
-import { named, shorten } from "./names.js";
+import { named } from "./names.js";
 
-const NAME = 56;
 const SIZE = { width: 520, height: 300, left: 58, right: 16, top: 12, bottom: 42 };
 
 const SHAPES = {
@@ -69,7 +68,6 @@ function legend(check) {
 
 /** The table; a row under the pointer thickens its lines in both panels. */
 function drawRows(check, panels) {
-  const names = shorten(check.rows.map((row) => row.cells[0]), NAME);
   const point = (name, on) => {
     for (const group of panels.querySelectorAll(".of-layer")) group.classList.toggle("here", on && group.dataset.row === name);
   };
@@ -78,7 +76,7 @@ function drawRows(check, panels) {
     return h(
       "tr",
       { class: row.verdict, onpointerenter: () => point(name, true), onpointerleave: () => point(name, false) },
-      h("td", { class: "layer-name" }, named(name, names[i])),
+      h("td", { class: "layer-name" }, named(name, check.names[i])),
       h("td", { class: "number" }, start),
       h("td", { class: "number" }, change),
       h("td", { class: "meaning" }, icon(row.verdict), row.finite ? meaning : `${meaning} (not finite)`),

@@ -49,7 +49,7 @@ export function drawUpdates(steps, ratios) {
     const still = steps.some((_, i) => ratios[i] === -Infinity);
     return h("figure", { class: "ridges" }, title, h("p", { class: "quiet" }, still ? "The weights do not move: every update is zero." : "No update was measured for this row."));
   }
-  const low = Math.min(-6, Math.floor(Math.min(...points.map(([, ratio]) => ratio))));
+  const low = Math.min(band[0], Math.floor(Math.min(...points.map(([, ratio]) => ratio))));
   const high = Math.max(0, Math.ceil(Math.max(...points.map(([, ratio]) => ratio))));
   const [left, right, top, bottom] = [30, 10, 8, 18];
   const x = stepAxis(steps, left, WIDTH - left - right);

@@ -3,10 +3,9 @@
 import { copyButton, h, icon } from "./dom.js";
 import { count, size } from "./format.js";
 import { severity } from "./model.js";
-import { named, shorten } from "./names.js";
+import { named, nameOf } from "./names.js";
 import { trialFigure } from "./trial.js";
 
-const NAME = 40;
 /** How the severity was come by: by the trial, by the plain limits of the rules, or because it is so whatever happens. */
 const BASIS = { measured: "measured", judged: "judged by limits", seen: "seen directly" };
 
@@ -40,18 +39,19 @@ export function grouped(findings) {
   return [...groups.values()];
 }
 
-function places(group, onLayer) {
+function places(group, info, onLayer) {
   const layers = group.map((finding) => finding.layer).filter((layer) => layer !== null);
   if (!layers.length) return null;
-  const names = shorten(layers, NAME);
+  const rows = new Map(info.layers.map((layer, row) => [layer.path, row]));
+  const names = layers.map((layer) => (rows.has(layer) ? nameOf(info, "list", rows.get(layer)) : layer));
   const links = layers.map((layer, i) => h("button", { class: "link", type: "button", onclick: () => onLayer(layer) }, named(layer, names[i])));
   if (links.length === 1) return links;
   return h("details", { class: "places" }, h("summary", null, `at ${count(links.length, "place")}, first ${names[0]}`), h("ul", { class: "plain" }, links.map((link) => h("li", null, link))));
 }
 
-function drawFinding(group, trials, drawnTrials, onLayer) {
+function drawFinding(group, info, drawnTrials, onLayer) {
   const [finding] = group;
-  const trial = finding.trial === null ? null : trials.find((one) => one.step === finding.trial);
+  const trial = finding.trial === null ? null : info.trials.find((one) => one.step === finding.trial);
   const figure = trial && !drawnTrials.has(trial.step) && finding.severity !== "note" ? trialFigure(trial) : null;
   if (figure) drawnTrials.add(trial.step);
   const shared = finding.proof && drawnTrials.has(finding.proof);
@@ -59,7 +59,7 @@ function drawFinding(group, trials, drawnTrials, onLayer) {
   return h(
     "li",
     { class: `finding ${finding.severity}` },
-    h("div", { class: "rule" }, icon(finding.severity), h("span", { class: "hidden-word" }, finding.severity), h("b", null, finding.rule), h("span", { class: `basis ${finding.basis}`, title: finding.why_judged ?? null }, BASIS[finding.basis] ?? ""), places(group, onLayer)),
+    h("div", { class: "rule" }, icon(finding.severity), h("span", { class: "hidden-word" }, finding.severity), h("b", null, finding.rule), h("span", { class: `basis ${finding.basis}`, title: finding.why_judged ?? null }, BASIS[finding.basis] ?? ""), places(group, info, onLayer)),
     h("p", { class: "message" }, finding.message),
     evidence(finding),
     consequences(finding),
@@ -72,7 +72,7 @@ function drawFinding(group, trials, drawnTrials, onLayer) {
 }
 
 /** The findings of one audit, notes last; null where it is not known what was found. */
-export function drawFindings(findings, trials, step, onLayer) {
+export function drawFindings(findings, info, step, onLayer) {
   const notesAlone = findings?.length > 0 && findings.every((finding) => finding.severity === "note");
   const title = `${notesAlone ? "Notes" : "Findings"} at step ${step.toLocaleString("en")}`;
   if (findings === null) return h("section", { class: "findings" }, h("h3", null, title), h("p", { class: "quiet" }, "Not logged with this audit."));
@@ -81,5 +81,5 @@ export function drawFindings(findings, trials, step, onLayer) {
   }
   const sorted = [...findings].sort((a, b) => severity(a.severity) - severity(b.severity));
   const drawnTrials = new Set();
-  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, grouped(sorted).map((group) => drawFinding(group, trials, drawnTrials, onLayer))));
+  return h("section", { class: "findings" }, h("h3", null, title), h("ul", null, grouped(sorted).map((group) => drawFinding(group, info, drawnTrials, onLayer))));
 }

@@ -44,5 +44,5 @@ export function level(entry, value) {
   if (Number.isNaN(value)) return "–";
   if (entry.kind === "fraction") return percent(value);
   if (entry.kind === "scale" && value === -Infinity) return "0";
-  return entry.kind === "log" && !Number.isFinite(value) ? "–" : size(entry.kind === "log" ? value : 10 ** value);
+  return entry.kind === "decades" && !Number.isFinite(value) ? "–" : size(entry.kind === "decades" ? value : 10 ** value);
 }

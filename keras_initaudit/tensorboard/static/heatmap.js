@@ -3,7 +3,6 @@
 import { cellColour } from "./colour.js";
 import { h } from "./dom.js";
 import { deviation, spread } from "./model.js";
-import { shorten } from "./names.js";
 
 /** The cell that a pixel shows where several share it: the one furthest from the band, so that none is hidden. */
 function worst(entry, one, from, to) {
@@ -39,7 +38,7 @@ const rowHeight = (steps) => Math.max(1.5, Math.min(22, 300 / Math.max(1, steps)
 /**
  * Draws the heat map: a canvas, the steps at its left, the layers under it.
  *
- * `frame` is the profile's; `names` are the layers' paths. Returns the element and `at(event)` -> {layer, step}.
+ * `frame` is the profile's; `names` hold the `path` of each layer and the `name` that fits under it. Returns the element and `at(event)` -> {layer, step}.
  */
 export function drawHeatmap(frame, entry, curves, steps, names, title) {
   const height = Math.round(rowHeight(steps.length) * steps.length);
@@ -72,9 +71,6 @@ export function drawHeatmap(frame, entry, curves, steps, names, title) {
   };
 }
 
-/** Characters of a name that stands turned under its column. */
-const TURNED = 24;
-
 /** Thin lines between cells that are large enough to have them. */
 function rule(context, canvas, columns, rows, ratio) {
   const [width, height] = [canvas.width / columns, canvas.height / rows];
@@ -106,14 +102,13 @@ function cross(context, canvas, curves, columns) {
 
 /** The names of the layers where they fit, else their depth now and then. */
 function layerAxis(frame, names) {
-  const short = frame.cell >= 16 ? shorten(names, TURNED) : names;
-  const longest = Math.max(...short.map((name) => name.length), 1);
-  const label = (i, turned) => ({ text: short[i], path: names[i], x: frame.x(i), turned });
+  const longest = Math.max(...names.map((one) => one.name.length), 1);
+  const label = (i, turned) => ({ text: names[i].name, path: names[i].path, x: frame.x(i), turned });
   if (frame.cell >= longest * 6.6 + 8) return { room: 22, labels: names.map((_, i) => label(i, false)) };
-  if (frame.cell >= 16 && longest <= 2 * TURNED) return { room: 18 + longest * 4.6, labels: names.map((_, i) => label(i, true)) };
+  if (frame.cell >= 16) return { room: 18 + longest * 4.6, labels: names.map((_, i) => label(i, true)) };
   const every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((stride) => stride * frame.cell >= 34) ?? names.length;
   const shown = names.flatMap((_, i) => (i % every ? [] : [i]));
-  return { room: 22, labels: shown.map((i) => ({ text: String(i), path: names[i], x: frame.x(i) })) };
+  return { room: 22, labels: shown.map((i) => ({ text: String(i), path: names[i].path, x: frame.x(i) })) };
 }
 
 /** A strip of one layer over its audits, the start at the left, for the table. */

@@ -1,36 +1,43 @@
 // What is drawn, as numbers: no element, no colour. A run's table goes in; curves and cells in decades come out.
 
-import { BAND, LEAST_ENTROPY, MOST_TIME_LOSS, RULE_COLUMNS, VERDICTS } from "./constants.js"; // made by the server from the constants of the Python package
+import { BAND, DRAWN, OF_THE_SIGNAL, QUANTITIES, VERDICTS } from "./constants.js"; // made by the server from the constants of the Python package
 
 /** The one axis of every profile, in decades (log10). What lies outside is marked at the edge. */
 export const AXIS = { low: -10, high: 6 };
 /** What needs no attention of a scale, in decades around 1. */
-const SCALE = [BAND.low, BAND.high];
-/** What needs no attention of a fraction that should be near 0, and the step of its colours. */
-const SMALL = { band: [0, 0.25], unit: 0.19 };
+const SCALE = { kind: "scale", band: [BAND.low, BAND.high] };
+/** What needs no attention of a fraction that should be near 0, where no rule has a limit for it. */
+const SMALL = [0, 0.25];
+
+/** A statistic: its kind, where its bars begin, and what needs no attention are those of the report, where that draws it. */
+function shownAs(column, rest) {
+  const { band, ...drawn } = DRAWN[column];
+  const made = { column, ...rest, ...drawn, band: band ?? rest.band };
+  return drawn.kind === "fraction" ? { ...made, unit: (1 - (made.band[1] - made.band[0])) / 4 } : made;
+}
 
 /**
- * The statistics that can be shown. `kind`: "scale" is drawn as its logarithm, "log" is one already, "fraction" lies in
- * [0, 1]. `level`: the column of the decades, where they are not those of the measured `column`: the size of a gradient
+ * The statistics that can be shown. `kind`: "scale" is drawn as its logarithm, "decades" are one already, "fraction" lies
+ * in [0, 1]. `level`: the column of the decades, where they are not those of the measured `column`: the size of a gradient
  * depends on the batch and on the loss; what matters is what becomes of it on its way to the input, and so the server
  * divides it by the gradient at the last hidden layer. `band` is what needs no attention, `unit` the step of the colours
  * outside the band.
  */
 export const STATISTICS = [
-  { id: "backward", name: "Gradient over the last hidden layer's", column: "backward_rms", level: "backward_level", bad: "backward_nonfinite", kind: "scale", band: SCALE },
-  { id: "activation", name: "Activation rms", column: "activation_rms", bad: "forward_nonfinite", kind: "scale", band: SCALE },
-  { id: "update", name: "Update ÷ weight (log10)", column: "update_log10", bad: "update_nonfinite", kind: "log", band: [-5, -1.5], unit: 0.6 },
-  { id: "gradient", name: "Weight gradient over that gradient", column: "gradient_rms", level: "gradient_level", bad: "gradient_nonfinite", kind: "scale", band: SCALE },
-  { id: "preactivation", name: "Pre-activation rms", column: "preactivation_rms", bad: "preactivation_nonfinite", kind: "scale", band: SCALE },
-  { id: "dead", name: "Dead units", column: "activation_dead", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
-  { id: "saturated", name: "Saturated", column: "activation_saturated", bad: "forward_nonfinite", kind: "fraction", ...SMALL },
-  { id: "collapsed", name: "Sample spread", column: "activation_spread", bad: "forward_nonfinite", kind: "fraction", band: [0.1, 1], unit: 0.025 },
-  { id: "identical", name: "Identical units", column: "weight_identical", bad: "weight_nonfinite", kind: "fraction", ...SMALL },
-  { id: "entropy", name: "Attention entropy", column: "attention_entropy", bad: "forward_nonfinite", kind: "fraction", band: [LEAST_ENTROPY, 1], unit: LEAST_ENTROPY / 4, also: "logit" },
-  { id: "logit", name: "Largest attention logit", column: "attention_logit_max", bad: "forward_nonfinite", kind: "scale", band: [-2, 1.3], unit: 0.4 },
-  { id: "time", name: "Gradient a time step (log10)", column: "backward_time_log10", bad: "backward_nonfinite", kind: "log", band: [-MOST_TIME_LOSS, MOST_TIME_LOSS / 2], unit: MOST_TIME_LOSS / 4 },
-  { id: "unmoved", name: "Weights that an update left as they were", column: "update_zero", bad: "update_nonfinite", kind: "fraction", ...SMALL },
-  { id: "weight", name: "Weight rms", column: "weight_rms", bad: "weight_nonfinite", kind: "scale", band: [-3, 0.5] },
+  { id: "backward", name: "Gradient over the last hidden layer's", column: "backward_rms", level: "backward_level", bad: "backward_nonfinite", ...SCALE },
+  { id: "activation", name: "Activation rms", column: "activation_rms", bad: "forward_nonfinite", ...SCALE },
+  shownAs("update_log10", { id: "update", name: "Update ÷ weight (log10)", bad: "update_nonfinite", unit: 0.6 }),
+  { id: "gradient", name: "Weight gradient over that gradient", column: "gradient_rms", level: "gradient_level", bad: "gradient_nonfinite", ...SCALE },
+  { id: "preactivation", name: "Pre-activation rms", column: "preactivation_rms", bad: "preactivation_nonfinite", ...SCALE },
+  shownAs("activation_dead", { id: "dead", name: "Dead units", bad: "forward_nonfinite" }),
+  shownAs("activation_saturated", { id: "saturated", name: "Saturated", bad: "forward_nonfinite" }),
+  shownAs("activation_spread", { id: "collapsed", name: "Sample spread", bad: "forward_nonfinite" }),
+  shownAs("weight_identical", { id: "identical", name: "Identical units", bad: "weight_nonfinite", band: SMALL }),
+  shownAs("attention_entropy", { id: "entropy", name: "Attention entropy", bad: "forward_nonfinite" }),
+  shownAs("attention_logit_max", { id: "logit", name: "Largest attention logit", bad: "forward_nonfinite", band: [-2, 1.3], unit: 0.4 }),
+  shownAs("backward_time_log10", { id: "time", name: "Gradient a time step (log10)", bad: "backward_nonfinite", unit: 0.1 }),
+  shownAs("update_zero", { id: "unmoved", name: "Weights that an update left as they were", bad: "update_nonfinite", band: SMALL }),
+  shownAs("weight_rms", { id: "weight", name: "Weight rms", bad: "weight_nonfinite", band: [-3, 0.5] }),
 ];
 
 /** The two that every profile draws. */
@@ -38,21 +45,17 @@ export const PROFILE = ["activation", "backward"];
 
 export const statistic = (id) => STATISTICS.find((entry) => entry.id === id) ?? STATISTICS[0];
 
-/** The statistic that shows what was found: of the first column that the rule reads; the gradient where nothing was. */
+/** The statistic that shows what was found; the gradient where nothing was. */
 export function statisticFor(rules) {
-  for (const column of RULE_COLUMNS[rules?.[0]] ?? []) {
-    const group = column.endsWith("_nonfinite") ? column.replace("nonfinite", "") : null;
-    const found = STATISTICS.find((one) => one.column === column || (group && one.column.startsWith(group)));
-    if (found) return found.id;
-  }
-  return "backward";
+  const [column] = QUANTITIES[rules?.[0]] ?? [];
+  if (column) return STATISTICS.find((one) => one.column === column).id;
+  return OF_THE_SIGNAL.includes(rules?.[0]) ? "activation" : "backward";
 }
 
 /** The statistics that are drawn beside the profile, because it does not show what was found. */
 export function quantitiesFor(rules, columns) {
-  const entry = statistic(statisticFor(rules));
-  if (!rules?.length || PROFILE.includes(entry.id)) return [];
-  return [entry, entry.also && statistic(entry.also)].filter((one) => one && columns.includes(one.column));
+  const shown = (QUANTITIES[rules?.[0]] ?? []).filter((column) => columns.includes(column));
+  return STATISTICS.filter((one) => shown.includes(one.column) && !PROFILE.includes(one.id));
 }
 
 /** Place of a verdict or a severity in the order, worst first; what is no verdict, as a note, stands before "healthy". */

@@ -6,12 +6,10 @@ import { h } from "./dom.js";
 import { count, level as readOut } from "./format.js";
 import { drawHeatmap, heatmapLegend } from "./heatmap.js";
 import { PROFILE, statistic, STATISTICS } from "./model.js";
-import { shorten } from "./names.js";
+import { nameOf } from "./names.js";
 import { follow, reading } from "./pointer.js";
 import { drawProfile, frameOf, profileLegend } from "./profile.js";
 import { drawQuantity, worstFigure } from "./quantity.js";
-
-const NAME = 40;
 
 /**
  * Draws the pictures; returns elements.
@@ -24,7 +22,6 @@ export function drawPictures(width, shown) {
   const { info, table, axis, step, curves, other } = shown;
   const entry = statistic(shown.stat);
   if (!axis.slots.length) return [h("p", { class: "quiet" }, "This audit has no layers to draw.")];
-  const names = axis.rows.map((row) => info.layers[row].path);
   const frame = frameOf(width, axis.slots.length);
   const marked = marks(axis, shown.rows);
   const of = (one) => Object.fromEntries(PROFILE.map((id) => [id, curves(statistic(id))[one]]));
@@ -36,7 +33,7 @@ export function drawPictures(width, shown) {
   const profile = h("div", { class: "profile-place" }, draw(step));
   const worst = (each) => curves(each).map((one) => worstOf(axis, each, one));
   const overTime = axis.marks.length ? worst(entry) : curves(entry).map((one) => alongLine(axis, one));
-  const heat = drawHeatmap(frame, entry, overTime, table.steps, names, `${entry.name}: layers from left to right, steps from top to bottom. Arrow keys move, Enter opens the block or the layer, space shows the step.`);
+  const heat = drawHeatmap(frame, entry, overTime, table.steps, axis.rows.map((row) => ({ path: info.layers[row].path, name: nameOf(info, "turned", row) })), `${entry.name}: layers from left to right, steps from top to bottom. Arrow keys move, Enter opens the block or the layer, space shows the step.`);
   const picker = h("select", { "aria-label": "Statistic of the heat map", onchange: (event) => shown.onStat(event.target.value) }, available(info).map((one) => h("option", { value: one.id, selected: one.id === entry.id }, one.name)));
   const read = [...new Set([...PROFILE.map(statistic), ...shown.quantities, entry])];
   follow(frame, profile, heat, shown.tip, {
@@ -78,9 +75,7 @@ function blockTools({ info, axis, onBlock }) {
   const blocks = axis.slots.filter((slot) => slot.block !== null && !slot.inside);
   const { opened } = axis;
   if (!blocks.length && !opened) return null;
-  const paths = [...new Set([...blocks.map((slot) => slot.block), ...(opened ? [opened.row] : [])])].sort((a, b) => a - b).map((row) => info.layers[row].path);
-  const names = shorten(paths, NAME);
-  const chosen = opened && info.layers[opened.row].path;
-  const options = paths.map((path, i) => h("option", { value: path, selected: path === chosen }, names[i]));
+  const rows = [...new Set([...blocks.map((slot) => slot.block), ...(opened ? [opened.row] : [])])].sort((a, b) => a - b);
+  const options = rows.map((row) => h("option", { value: info.layers[row].path, selected: row === opened?.row }, nameOf(info, "list", row)));
   return h("select", { class: "blocks", "aria-label": "Block to open", onchange: (event) => onBlock(event.target.value || null) }, h("option", { value: "" }, opened ? "close the block" : `${count(blocks.length, "block")}, all closed`), options);
 }

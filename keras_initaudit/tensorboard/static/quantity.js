@@ -4,13 +4,13 @@ import { s } from "./dom.js";
 import { level as readOut } from "./format.js";
 import { deviation } from "./model.js";
 
-/** Where bars begin and what the axis holds, by the kind of the statistic and the band that needs no attention. */
+/** What the axis holds, by the kind of the statistic and the band that needs no attention. */
 function scaleOf(entry) {
   const [low, high] = entry.band;
-  if (entry.kind === "fraction") return { from: 0, to: 1, base: high >= 1 ? 1 : 0 };
+  if (entry.kind === "fraction") return { from: 0, to: 1 };
   const middle = (low + high) / 2;
   const reach = Math.max(high - low, 3);
-  return { from: middle - reach, to: middle + reach, base: middle };
+  return { from: middle - reach, to: middle + reach };
 }
 
 /**
@@ -20,7 +20,8 @@ function scaleOf(entry) {
 export function drawQuantity(frame, entry, one, other, marked, title) {
   const height = frame.mini ? 46 : 104;
   const [top, bottom] = frame.mini ? [3, 3] : [8, 8];
-  const { from, to, base } = scaleOf(entry);
+  const { from, to } = scaleOf(entry);
+  const { base } = entry;
   const y = (level) => top + ((to - Math.max(from, Math.min(to, level))) / (to - from)) * (height - top - bottom);
   const stride = Math.max(1, Math.floor((frame.count * 1.5) / frame.inner));
   const width = Math.max(1, Math.min(26, frame.cell * stride * 0.72));

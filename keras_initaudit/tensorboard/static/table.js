@@ -4,12 +4,10 @@ import { copyButton, h, icon } from "./dom.js";
 import { level as readOut, size } from "./format.js";
 import { drawStrip } from "./heatmap.js";
 import { deviation, sortRows, statistic } from "./model.js";
-import { named, shorten } from "./names.js";
+import { named, nameOf } from "./names.js";
 
 const MANY = 40;
 const SHOWN = 100;
-/** Characters of a name. */
-const WIDTH = 56;
 
 const COLUMNS = [
   { id: "worst", name: "", title: "Worst first", key: (row) => row.rank },
@@ -52,17 +50,16 @@ function drawRow(row, name, selected, onLayer) {
 }
 
 /**
- * Draws the table.
+ * Draws the table; `info` is the run.
  *
  * `view` is {by, descending, filter, all}; `change(part)` is called with what the user changes of it.
  */
-export function drawTable(rows, view, selected, change, onLayer) {
+export function drawTable(info, rows, view, selected, change, onLayer) {
   const wanted = view.filter.toLowerCase();
   const found = rows.filter((row) => !wanted || row.search.includes(wanted));
   const column = COLUMNS.find((one) => one.id === view.by) ?? COLUMNS[1];
   const sorted = sortRows(found, column.key, view.descending);
   const shown = view.all ? sorted : sorted.slice(0, SHOWN);
-  const names = shorten(shown.map((row) => row.layer.path), WIDTH);
   const columns = COLUMNS.filter((one) => one.id !== "difference" || rows.some((row) => !Number.isNaN(row.difference)));
   const heads = columns.map((one) => {
     const active = one.id === view.by;
@@ -73,7 +70,7 @@ export function drawTable(rows, view, selected, change, onLayer) {
   return h(
     "div",
     { class: "table-box" },
-    h("table", null, h("thead", null, h("tr", null, heads)), h("tbody", null, shown.map((row, i) => drawRow(row, names[i], row.layer.path === selected, onLayer)))),
+    h("table", null, h("thead", null, h("tr", null, heads)), h("tbody", null, shown.map((row) => drawRow(row, nameOf(info, "table", row.index), row.layer.path === selected, onLayer)))),
     !found.length && h("p", { class: "quiet" }, "No layer matches the filter."),
     shown.length < sorted.length && h("button", { class: "more", type: "button", onclick: () => change({ all: true }) }, `Show all ${sorted.length.toLocaleString("en")} layers`),
   );

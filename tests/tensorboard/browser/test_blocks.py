@@ -11,7 +11,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from test_page import all_of, choose, drawn_decades, in_module, number, one, shown, text_of, until
 
+from keras_initaudit.diagnosis import RULES
 from keras_initaudit.report import trials
+from keras_initaudit.report.quantities import OF_THE_SIGNAL, QUANTITIES
+from keras_initaudit.tensorboard import answers
 
 WIDTHS = [800, 1000, 1500, 2500]
 
@@ -90,33 +93,24 @@ def test_card_and_picture_show_the_quantity_of_the_worst_finding(page):
     assert not all_of(driver, "[data-run='bad/initaudit'] .quantity")
 
 
-SHOWN = [
-    (["vanishing-signal"], "activation"),
-    (["exploding-gradient"], "backward"),
-    (["non-finite"], "activation"),
-    (["dead-units"], "dead"),
-    (["saturated-units", "dead-units"], "saturated"),
-    (["symmetric-units"], "identical"),
-    (["collapsed-samples"], "collapsed"),
-    (["attention-entropy"], "entropy"),
-    (["vanishing-through-time"], "time"),
-    (["update-ratio"], "update"),
-    (["no-update"], "unmoved"),
-    (["fan-mismatch"], "weight"),
-    (["of-a-later-version"], "backward"),
-    ([], "backward"),
-]
-BESIDE = {"entropy": ["entropy", "logit"], "activation": [], "backward": []}
-
-
-def test_each_rule_has_the_statistic_that_it_reads(page):
+def test_each_rule_has_the_statistic_that_the_report_draws(page):
     body = """
         const columns = module.STATISTICS.map((one) => one.column);
-        return given[0].map((rules) => [
-          module.statisticFor(rules), module.quantitiesFor(rules, columns).map((one) => one.id)]);
+        return given[0].map((rule) => [
+          module.statistic(module.statisticFor([rule, "dead-units"])).column,
+          module.quantitiesFor([rule, "dead-units"], columns).map((one) => one.column),
+          module.quantitiesFor([rule], []).length]);
     """
-    drawn = in_module(page(), "model", body, [rules for rules, _ in SHOWN])
-    assert drawn == [[shown, BESIDE.get(shown, [shown])] for _, shown in SHOWN]
+    profile = {"activation_rms", "backward_rms"}
+    rules = [*(rule.slug for rule in RULES), "of-a-later-version"]
+    for rule, (heat, beside, without) in zip(rules, in_module(page(), "model", body, rules), strict=True):
+        columns = [one.column for one in QUANTITIES.get(rule, ())]
+        curve = "activation_rms" if rule in OF_THE_SIGNAL else "backward_rms"
+        assert heat == (columns[0] if columns else curve), rule
+        assert beside == [column for column in columns if column not in profile], rule
+        assert without == 0
+    body = "return [module.statisticFor([]), module.quantitiesFor([], ['activation_dead'])]"
+    assert in_module(page(), "model", body) == ["backward", []]
 
 
 def test_the_trial_stands_on_the_card_and_beside_the_finding(page):
@@ -190,26 +184,15 @@ def test_no_curve_is_drawn_over_the_words_for_the_bands(page):
 # --- names --------------------------------------------------------------------------------------------------------
 
 
-LONG = [
-    (["encoder/block_1/attention/query", "encoder/block_12/attention/query"], 20),
-    ([f"tower_{side}_of_a_long_name/dense_layer" for side in "ab"], 16),
-    ([f"a_long_beginning_{i}_and_a_long_end_too" for i in range(120)], 18),
-    (["x" * 40, "x" * 41], 12),
-]
-
-
-def test_names_are_cut_so_that_rows_stay_different(page):
-    driver = page()
-    for names, width in LONG:
-        made = in_module(driver, "names", "return module.shorten(given[0], given[1])", names, width)
-        assert len(set(made)) == len(names)
-        assert max(map(len, made)) <= width
-        assert all("\N{HORIZONTAL ELLIPSIS}" in name for name in made)
-    short = ["dense", "dense_1", "dense"]
-    assert in_module(driver, "names", "return module.shorten(given[0], 10)", short) == short
-    # where what differs is longer than the room, nothing is left out
-    apart = [f"{'a' * 20}{middle}{'b' * 20}" for middle in ("1" * 30, "2" + "1" * 28 + "2")]
-    assert in_module(driver, "names", "return module.shorten(given[0], 12)", apart) == apart
+def test_the_names_are_those_that_the_server_has_cut(page, logged):
+    paths = tuple(info.path for info in logged[1]["evil <i>"][0].layers)
+    cut = answers.short_names(paths)
+    driver = page(choose("evil <i>"))
+    for selector, place in (("td.layer-name .path", "table"), (".heatmap .layer", "turned")):
+        drawn = {each.get_attribute("title"): each.get_property("textContent") for each in all_of(driver, selector)}
+        assert cut[place]
+        assert drawn == {path: cut[place].get(i, path) for i, path in enumerate(paths) if path in drawn}
+        assert {paths[i] for i in cut[place]} <= drawn.keys()
 
 
 def test_whoever_copies_a_cut_name_gets_the_whole_path(page):
@@ -217,7 +200,7 @@ def test_whoever_copies_a_cut_name_gets_the_whole_path(page):
     long = next(button for button in all_of(driver, "td.layer-name .path[data-path]"))
     path = long.get_attribute("data-path")
     assert long.get_attribute("title") == path
-    assert "…" in long.text
+    assert long.text != path
     copied = driver.execute_script(
         """
         getSelection().selectAllChildren(arguments[0]);

@@ -18,6 +18,7 @@ from keras_initaudit.numerals import count, num, percent
 from keras_initaudit.records import Finding
 from keras_initaudit.report import BAND
 from keras_initaudit.report.parts import DIGITS
+from keras_initaudit.report.quantities import QUANTITIES
 from keras_initaudit.tensorboard.summary import Writer
 
 
@@ -320,8 +321,13 @@ def test_the_model_of_the_page(page):
     driver = page()
     band = "return given[1].map((level) => model.deviation(model.statistic(given[0]), level))"
     assert in_model(driver, band, "activation", [-3, -2, 0, 2, 5]) == [-1, 0, 0, 0, 3]
-    assert in_model(driver, band, "collapsed", [0.1, 1]) == [0, 0]
-    assert in_model(driver, band, "dead", [0, 0.25, 1]) == pytest.approx([0, 0, 0.75 / 0.19])
+    for name, column in (("dead", "activation_dead"), ("collapsed", "activation_spread"), ("update", "update_log10")):
+        quantity = next(one for shown in QUANTITIES.values() for one in shown if one.column == column)
+        assert quantity.usual is not None
+        low, high = quantity.usual
+        below, *inside, above = in_model(driver, band, name, [low - 0.1, low, high, high + 0.1])
+        assert inside == [0, 0]
+        assert below < 0 < above
     spread = "return model.spread(...given)"
     assert in_model(driver, spread, 3, 9) == [0, 1, 2]
     assert in_model(driver, spread, 101, 3) == [0, 50, 100]
