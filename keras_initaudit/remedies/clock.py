@@ -20,10 +20,9 @@ REMEDIED_MOST = 100
 """Updates that the start with the remedy may make."""
 TIMES = 3
 AS_IS_LEAST = 20
-"""The start as it is makes at least `TIMES` as many updates as the other one needed, and at least this many."""
+"""The start as it is may make `TIMES` as many updates as the other one needed, and at least this many."""
 AS_IS_MOST = TIMES * REMEDIED_MOST
-"""Where there is time it makes this many: one that leaves a plateau after eight times as many trains well all the same.
-Then it is judged by its loss alone, too."""
+"""Updates after which a start is judged by its loss alone."""
 _MOVED = 0.05
 _QUARTER = 0.25
 """Where neither start arrives: a remedied one that came at least `_MOVED` of the way shows that the other one is bad if
@@ -60,8 +59,8 @@ def curve(losses: Sequence[float], constant: float, at_targets: float) -> Curve:
     return Curve(tuple(losses), constant, at_targets, needed)
 
 
-def as_is_least(remedied: Curve) -> int:
-    """The updates after which the start as it is can be called bad, beside this one with the remedy."""
+def as_is_limit(remedied: Curve) -> int:
+    """The updates that the start as it is may make, beside this one with the remedy."""
     return AS_IS_MOST if remedied.needed is None else max(AS_IS_LEAST, TIMES * remedied.needed)
 
 
@@ -80,7 +79,7 @@ def judge(as_is: Curve, remedied: Curve) -> Outcome:
     """
     if as_is.needed is not None:
         return "warning" if _much_slower(as_is.needed, remedied.needed) else "note"
-    made, complete = len(as_is.losses), len(as_is.losses) >= as_is_least(remedied) or lost(as_is.losses)
+    made, complete = len(as_is.losses), len(as_is.losses) >= as_is_limit(remedied) or lost(as_is.losses)
     if remedied.needed is not None:
         # Of a run that the budget cut short it is known that it needs more updates than it made.
         return "bad" if complete else "warning" if _much_slower(made, remedied.needed) else "undecided"

@@ -132,7 +132,7 @@ def run(probe: Any, batch: Any, remedied: Callable[[], Any], **options: Any) -> 
 
     def compared(runs: Runs) -> Trial:
         cured = runs.curve(remedied, clock.REMEDIED_MOST)
-        as_is = runs.curve(None, clock.AS_IS_MOST)
+        as_is = runs.curve(None, clock.as_is_limit(cured))
         return Trial(clock.judge(as_is, cured), as_is, cured, runs.most)
 
     return attempt(probe, batch, compared, **options)

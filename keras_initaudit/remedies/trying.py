@@ -119,7 +119,7 @@ def _start(
     start, remedied, left_out = _without_needless(start, remedied, curve, runs)
     # A healthy start learns later at a smaller rate, too: where only another rate cures, that proves nothing.
     compared = at_this_rate if anew is not None and _changes_rate((anew,)) else remedied
-    as_is = runs.curve(None, min(clock.AS_IS_MOST, _left(runs)))
+    as_is = runs.curve(None, min(clock.as_is_limit(compared), _left(runs)))
     remedies = [_stands_for(f.action, anew) for f in findings]
     keys = tuple(f.key for f, remedy in zip(findings, remedies, strict=True) if remedy in left_out)
     trial = Trial(clock.judge(as_is, compared), as_is, remedied, runs.most, left_out=keys)
@@ -198,7 +198,7 @@ def _rate(findings: Sequence[Finding], runs: Runs, model: Any, fresh: bool) -> t
         if found[-1][1].needed is not None:
             break
     rate, remedied = max(found, key=lambda one: (one[1].needed is not None, clock.farthest(one[1])))
-    as_is = runs.curve(begun, min(clock.AS_IS_MOST, _left(runs)))
+    as_is = runs.curve(begun, min(clock.as_is_limit(remedied), _left(runs)))
     trial = Trial(clock.judge(as_is, remedied), as_is, remedied, runs.most)
     remedies = [rate if isinstance(f.action, LearningRate) else None for f in findings]
     return trial, _with_proof(findings, remedies, (rate,), trial)

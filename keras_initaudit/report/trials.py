@@ -27,7 +27,6 @@ CROSS, CROSS_ASCII = "\u00d7", "x"
 WITH_REMEDY, OTHER_START = "with the remedy", "another start"
 _LONGEST = 32
 """Characters of a curve: with its name and the losses at its ends it fits into a line of 80."""
-_SHOWN_LEAST, _SHOWN_TIMES = 20, 3
 _HIGHEST = 2.0
 """What is higher is drawn there: a start that ends above twice the loss of the best constant answer is hopeless."""
 
@@ -122,8 +121,7 @@ def lines(trial: Trial, other: str = WITH_REMEDY, blocks: str = BLOCKS, cross: s
     if not drawable(trial):
         return []
     curves = [(f"loss {'of ' if other == OTHER_START else ''}{other}", trial.remedied), ("loss as it is", trial.as_is)]
-    shown = window(trial)
-    known = [(name, curve, left(curve)[:shown]) for name, curve in curves if curve is not None]
+    known = [(name, curve, left(curve)) for name, curve in curves if curve is not None]
     each = math.ceil(max(len(values) for *_, values in known) / _LONGEST)
     drawn = [(name, curve, _means(values, each)) for name, curve, values in known]
     finite = [mean for *_, means in drawn for mean in means if math.isfinite(mean)]
@@ -151,10 +149,10 @@ def svg(trial: Trial, other: str = WITH_REMEDY, width: int = 460, height: int = 
     as_is, remedied = trial.as_is, trial.remedied
     if as_is is None or remedied is None or not drawable(trial):
         return ""
-    longest = max(window(trial), 2)
+    longest = max(len(as_is.losses), len(remedied.losses), 2)
     curves = (
-        (other, left(remedied)[:longest], colours.REMEDIED, ""),
-        ("as it is", left(as_is)[:longest], colours.AS_IS, ' stroke-dasharray="6 3"'),
+        (other, left(remedied), colours.REMEDIED, ""),
+        ("as it is", left(as_is), colours.AS_IS, ' stroke-dasharray="6 3"'),
     )
     high = max([1.1, *(value for _, values, _, _ in curves for value in values if math.isfinite(value))])
     x0, x1, top, bottom = 64.0, width - 8.0, 22.0, height - 32.0
@@ -216,17 +214,6 @@ def drawable(trial: Trial) -> bool:
     """Whether both curves are there, each with two ends."""
     curves = (trial.as_is, trial.remedied)
     return all(c is not None and len(c.losses) > 0 and math.isfinite(_way(c)) and _way(c) != 0.0 for c in curves)
-
-
-def window(trial: Trial) -> int:
-    """The updates that a picture shows: of a start that does not arrive, three times as many as the other one needed.
-
-    It may have made hundreds, beside which the few of the other one would not be seen.
-    """
-    curves = [curve for curve in (trial.as_is, trial.remedied) if curve is not None]
-    longest = max((len(curve.losses) for curve in curves), default=0)
-    needed = [curve.needed for curve in curves if curve.needed is not None]
-    return min(longest, max(_SHOWN_LEAST, _SHOWN_TIMES * max(needed))) if needed else longest
 
 
 def same_scale(trial: Trial) -> bool:

@@ -222,14 +222,14 @@ def trial_data(audits: Sequence[Audit], step: int, most: int | None = None) -> d
         # of one scale of losses where both have the same ends; a remedy may scale the targets
         "ends": ends[0] if ends[0] == ends[1] else None,
         "curves": [
-            _curve_data("remedied", name, trial.remedied, pictured.window(trial), most),
-            _curve_data("as-is", "as it is", trial.as_is, pictured.window(trial), most),
+            _curve_data("remedied", name, trial.remedied, most),
+            _curve_data("as-is", "as it is", trial.as_is, most),
         ],
     }
 
 
-def _curve_data(kind: str, name: str, curve: Curve, shown: int, most: int | None) -> dict[str, Any]:
-    left = pictured.left(curve)[:shown]
+def _curve_data(kind: str, name: str, curve: Curve, most: int | None) -> dict[str, Any]:
+    left = pictured.left(curve)
     last = len(left) - 1
     spots = range(len(left)) if most is None or last < most else [round(i * last / (most - 1)) for i in range(most)]
     return {

@@ -69,7 +69,7 @@ LARGE = keras.initializers.RandomNormal(stddev=5.0, seed=1)
 
 @pytest.mark.parametrize(
     ("scheme", "outcome"),
-    [("he_normal", "note"), ("zeros", "bad"), (SMALL, "bad"), (LARGE, "warning")],
+    [("he_normal", "note"), ("zeros", "bad"), (SMALL, "bad"), (LARGE, "bad")],
     ids=["healthy", "zeros", "small", "large"],
 )
 def test_a_start_that_does_not_learn_is_bad_and_one_that_does_is_not(scheme, outcome):
@@ -80,10 +80,9 @@ def test_a_start_that_does_not_learn_is_bad_and_one_that_does_is_not(scheme, out
     assert found.remedied.constant == pytest.approx(np.log(3), rel=1e-2)
     if outcome == "bad":
         assert found.as_is.needed is None
-        assert len(found.as_is.losses) == 300
+        assert len(found.as_is.losses) == max(20, 3 * found.remedied.needed)
     else:
         assert found.as_is.needed is not None
-        assert (found.as_is.needed >= 2 * found.remedied.needed) == (outcome == "warning")
 
 
 def test_a_remedy_that_does_nothing_is_no_better():

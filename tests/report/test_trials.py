@@ -350,18 +350,3 @@ def test_the_first_note_says_why_it_is_one() -> None:
         for form, text in forms(Report(SHOT, findings, trials=(trial,))).items():
             assert [line for line in (learns, without) if line in text] == ([said] if said else []), form
             assert text.count("Tried:") == bool(said)
-
-
-@pytest.mark.parametrize(
-    ("as_is", "remedied", "shown"),
-    [
-        ((300, None), (8, 8), 24),  # three times as many as were needed
-        ((300, None), (5, 5), 20),
-        ((54, 54), (20, 20), 54),  # it arrives: the whole of it
-        ((300, None), (100, None), 300),  # nobody arrives
-        ((12, None), (10, 10), 12),  # the budget was short
-    ],
-)
-def test_a_start_that_does_not_arrive_is_drawn_for_three_times_as_many_updates(as_is, remedied, shown):
-    curves = [Curve((1.0,) * made, 1.0, 0.0, needed) for made, needed in (as_is, remedied)]
-    assert trials.window(Trial("bad", *curves)) == shown
