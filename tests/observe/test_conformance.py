@@ -656,7 +656,24 @@ def audited(tmp_path, **options):
     return [InitAudit(tmp_path, schedule=[0, 1, 2, 5], verbose=0, on_finding="silent", **options)]
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK_ON_JAX = {"accumulated_clipped_averaged", "attention", "four_steps_per_execution", "layer_with_own_state"}
+QUICK_ON_JAX |= {"mixed_bfloat16", "pydataset", "recurrent_with_masks", "several_inputs_and_outputs"}
+QUICK_ON_JAX |= {
+    "eager_stateless_train_step",
+    "stateless_train_step",
+    "unbuilt_sequential",
+    "validation_data_and_initial_epoch",
+}
+"""The cases of the default run on JAX, which compiles each of them four times."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if BACKEND == "jax" and name not in QUICK_ON_JAX else name
+        for name in CASES
+    ],
+)
 def test_bit_identical_with_and_without(name, tmp_path):
     plain = state_after(CASES[name], list)
     with warnings.catch_warnings():
