@@ -249,7 +249,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
 def test_an_annotation_is_one_line_whatever_a_layer_is_called() -> None:
     found = dataclasses.replace(diagnose([shot(glorot, 40)])[0], layer="a\n::error::b%", message="50 %\r\nof it")
     (line,) = workflow_commands(Report(shot(), (found,))).splitlines()
-    assert "at a %3A%3Aerror%3A%3Ab%25::50 %25%0D%0Aof it" in line
+    assert "at a %3A%3Aerror%3A%3Ab%25::50 %25  of it" in line
 
 
 @pytest.mark.parametrize(
