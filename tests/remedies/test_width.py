@@ -77,7 +77,7 @@ def test_channelwise_and_recurrent_kernels_grow_as_they_sum():
     def other(width):
         inputs = keras.Input((9, width))
         x = layers.SeparableConv1D(width, 3, name="separable")(inputs)
-        x = layers.Bidirectional(layers.GRU(width), name="both")(x)
+        x = layers.Bidirectional(layers.GRU(width, name="gru"), name="both")(x)
         return keras.Model(inputs, layers.Dense(2 * width, name="dense")(x))
 
     found = {growth.path: (growth.inputs, growth.outputs) for growth in growths(other(32), other(8))}
