@@ -21,7 +21,7 @@ def run(script, folder, *command):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
         env=os.environ | {"NO_COLOR": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -158,7 +158,7 @@ def test_a_notebook_runs_and_shows_what_was_kept(notebook, tmp_path, monkeypatch
         program.append(ast.unparse(ast.fix_missing_locations(tree)))
     program.append("print(*[repr(value).splitlines()[0] for value in shown if value is not None], sep='\\n')")
     (tmp_path / "cells.py").write_text("\n".join(program))
-    done = subprocess.run([sys.executable, "cells.py"], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "cells.py"], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     kept = [output["data"] for cell in cells(notebook) for output in cell["outputs"]]
     reports = [data for data in kept if "text/html" in data]

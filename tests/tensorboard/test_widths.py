@@ -103,7 +103,9 @@ def test_the_tab_has_a_card_and_the_rows_of_a_check(tmp_path):
     assert (card["verdict"], card["headline"]) == ("bad", "<b> explodes with width, and 1 of 1 more layers with it")
     assert card["check"] == "widths 64, 128; 5 updates; 1 starts of each"
     told = get(client, "coordinates", run="width").json
+    assert card.pop("name") == "width"  # cut to the columns of a card
     assert {name: told[name] for name in card} == card
+    assert told["names"] == [row.layer for row in BAD.rows]
     first, second = told["rows"]
     assert first["cells"] == ["<b>", "+0.00 \u00b1 0.01", "+1.00 \u00b1 0.02", "explodes with width"]
     assert first["curves"] == [[[64, 1.0], [128, 1.0]], [[64, pytest.approx(0.125)], [128, pytest.approx(0.25)]]]
