@@ -73,16 +73,18 @@ def test_the_transformer_is_repaired(tmp_path):
     assert "bad: attention-entropy" in output
     assert "After the repair: healthy" in output
     as_it_is, repaired = map(numbers, rows(output, "as it is", "repaired"))
-    assert abs(as_it_is[0] - repaired[0]) < 0.5
+    assert repaired[0] < as_it_is[0] + 0.5
     assert repaired[-1] < as_it_is[-1] - 0.2
 
 
 @pytest.mark.slow
 def test_normalisation_hides_the_scale_of_a_convolution(tmp_path):
     output = run("convolutional.py", tmp_path)
-    assert "bad: vanishing-signal" in output
+    assert re.search("^(bad|warning): vanishing-signal", output, re.MULTILINE)
     small, he, normalised = rows(output, "plain, stddev 0.02", "plain, HeNormal", "normalised, stddev 0.02")
-    assert (small[0], he[0], normalised[0]) == ("bad", "healthy", "healthy")
+    # On a slow machine the budget of the trial may end before it is clear that the start never arrives.
+    assert small[0] in ("bad", "warning")
+    assert (he[0], normalised[0]) == ("healthy", "healthy")
     assert float(small[1]) < 0.2 < 0.8 < min(float(he[1]), float(normalised[1]))
 
 
