@@ -37,14 +37,12 @@ def gpt(characters, stddev):
     x = Positions()(layers.Embedding(characters, WIDTH, name="embedding")(tokens))
     for block in range(BLOCKS):
         normal = layers.LayerNormalization()(x)
-        attention = layers.MultiHeadAttention(
-            4, WIDTH // 4, kernel_initializer=keras.initializers.RandomNormal(stddev=stddev), name=f"attention_{block}"
-        )
+        start = keras.initializers.RandomNormal(stddev=stddev)
+        attention = layers.MultiHeadAttention(4, WIDTH // 4, kernel_initializer=start, name=f"attention_{block}")
         x = x + attention(normal, normal, use_causal_mask=True)
         hidden = layers.Dense(4 * WIDTH, "gelu")(layers.LayerNormalization()(x))
         x = x + layers.Dense(WIDTH)(hidden)
-    logits = layers.Dense(characters)(layers.LayerNormalization()(x))
-    model = keras.Model(tokens, logits)
+    model = keras.Model(tokens, layers.Dense(characters)(layers.LayerNormalization()(x)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
     return model
@@ -66,7 +64,6 @@ def main():
     report = audit(model, x, y)
     print(report)
     curves = {"as it is": train(model, x, y)}
-
     model = gpt(len(alphabet), stddev=1.0)
     for finding in report.findings:
         if finding.action is not None:
