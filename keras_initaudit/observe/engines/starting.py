@@ -11,7 +11,7 @@ import keras
 from ...layers.inside import layers_below
 from ..hooks import replace
 from . import NoTrialError
-from .undocumented import scheduled_rates, weights_of
+from .undocumented import optimizer_state, scheduled_rates, weights_of
 
 RISING = 20
 """Updates over which a learning rate that warms up rises to its peak."""
@@ -35,15 +35,41 @@ def loss_tracker(model: Any) -> Any:
 
 def optimizers_of(model: Any) -> list[Any]:
     """Those that the model holds, in lists and dicts as well."""
-    held = (
-        v.values() if isinstance(v, dict) else v if isinstance(v, list | tuple) else [v] for v in vars(model).values()
-    )
-    return [member for members in held for member in members if isinstance(member, keras.optimizers.Optimizer)]
+    return [member for member in members(model) if isinstance(member, keras.optimizers.Optimizer)]
+
+
+def members(model: Any) -> Iterator[Any]:
+    """The attributes of a model, and what stands in its lists and dicts."""
+    for value in vars(model).values():
+        yield from value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+
+
+def variables_of_training(model: Any) -> list[Any]:
+    """The Keras variables of a model, its metrics and its optimizers, once each."""
+    held = [*model.variables, *model.metrics_variables]
+    for optimizer in optimizers_of(model):
+        held.extend(optimizer_state(optimizer) if optimizer.built else optimizer.variables)
+    return list({id(v): v for v in held}.values())
+
+
+def batch_after(change: Callable[[], Any] | None, batch: Any, samples: Any) -> tuple[Any, Any]:
+    """Makes a change of the model; what to train on then, as `fit` hands it over and as the samples of all replicas.
+
+    These are the batch and its samples, or another batch that the change returns.
+    """
+    changed = None if change is None else change()
+    same = changed is None or changed is samples or changed is batch
+    return (batch, samples) if same else (changed, changed)
 
 
 def activations_of(model: Any) -> list[tuple[Any, Any]]:
     """The layers that have an activation, each with it: a trace holds what they were when it was made."""
     return [(layer, vars(layer)["activation"]) for layer in layers_below(model) if "activation" in vars(layer)]
+
+
+def activations_since(before: list[tuple[Any, Any]], model: Any) -> list[tuple[Any, Any]]:
+    """Those that are others than `activations_of` has given before."""
+    return [now for old, now in zip(before, activations_of(model), strict=True) if now != old]
 
 
 @contextlib.contextmanager

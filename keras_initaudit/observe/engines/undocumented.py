@@ -212,9 +212,17 @@ class OutOfBatches:
     _implements_test_batch_hooks = _implements_predict_batch_hooks = _implements_train_batch_hooks
 
 
-def adapted(x: Any, y: Any, sample_weight: Any, size: int) -> Any:
-    """What Keras makes of the data of a `fit`, in batches of this size and in their order."""
-    return get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
+def first_of_fit(x: Any, y: Any, sample_weight: Any, size: int, batches: str) -> Any:
+    """The first batch that Keras makes of the data of a `fit`, of this size and in their order; None without data.
+
+    `batches` is the method of Keras's data adapters that gives those of the backend.
+    """
+    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
+    adapter.on_epoch_begin()
+    try:
+        return next(iter(getattr(adapter, batches)()), None)
+    finally:
+        adapter.on_epoch_end()
 
 
 # PyTorch

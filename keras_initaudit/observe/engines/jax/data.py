@@ -10,11 +10,10 @@ from typing import Any
 import jax
 import keras
 import numpy as np
-from keras.src.trainers.data_adapters import get_data_adapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from .. import FirstCall
-from ..undocumented import in_place_of_train_function
+from ..undocumented import first_of_fit, in_place_of_train_function
 from .state import begin_with
 
 
@@ -35,12 +34,7 @@ def stand_in(model: Any, begin: Callable[[FirstCall], None]) -> Callable[[], Non
 
 def first_batch(x: Any, y: Any, sample_weight: Any, size: int) -> Any:
     """See `Engine`."""
-    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
-    adapter.on_epoch_begin()
-    try:
-        return next(iter(adapter.get_jax_iterator()), None)
-    finally:
-        adapter.on_epoch_end()
+    return first_of_fit(x, y, sample_weight, size, "get_jax_iterator")
 
 
 def _runs_python(iterator: Any) -> bool:

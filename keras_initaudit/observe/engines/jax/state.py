@@ -12,8 +12,6 @@ from typing import Any
 
 import keras
 
-from ..undocumented import optimizer_state
-
 STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
 """The parts of the state of a training step, in their order."""
 
@@ -90,14 +88,3 @@ def values_kept(variables: Iterable[Any]) -> Iterator[None]:
     finally:
         for variable, value in values:
             variable._value = value
-
-
-def all_variables(model: Any) -> list[Any]:
-    """The Keras variables of a model, its metrics and its optimizers, once each."""
-    held = [*model.variables, *model.metrics_variables]
-    for value in vars(model).values():
-        members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        for member in members:
-            if isinstance(member, keras.optimizers.Optimizer):
-                held.extend(optimizer_state(member) if member.built else member.variables)
-    return list({id(v): v for v in held}.values())

@@ -20,11 +20,12 @@ from ...hooks import replaced
 from .. import Array, Facts, Frame, Step
 from ..eager import EagerFacts
 from ..randomness import keras_seeds_kept, python_states_kept
+from ..starting import variables_of_training
 from ..undocumented import build_with, layers_built
 from .data import on_host
 from .frame import JaxFrame, JaxprFacts
 from .lookup import Rows
-from .state import all_variables, scope_of, state_of, state_variables, values_kept
+from .state import scope_of, state_of, state_variables, values_kept
 
 
 class JaxRunner:
@@ -101,7 +102,7 @@ class JaxRunner:
     @contextlib.contextmanager
     def everything_kept(self) -> Iterator[None]:
         """See `Runner`."""
-        with self.randomness_kept(), values_kept(all_variables(self.model)):
+        with self.randomness_kept(), values_kept(variables_of_training(self.model)):
             yield
 
     @contextlib.contextmanager

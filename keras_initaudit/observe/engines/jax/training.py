@@ -22,13 +22,16 @@ from ..starting import (
     RISING,
     activations_kept,
     activations_of,
+    activations_since,
+    batch_after,
     copied_optimizer,
     loss_tracker,
     prepared_optimizer,
     steps_an_update,
+    variables_of_training,
 )
 from ..undocumented import has_foreign_layers, names_kept, optimizer_state, weights_of
-from .state import all_variables, scope_of, state_of, state_variables, values_kept
+from .state import scope_of, state_of, state_variables, values_kept
 
 StepFunction = Callable[[Any, Any], Any]
 """(state, batch) -> the state after an update."""
@@ -43,10 +46,11 @@ class JaxUpdates:
         self.model = runner.model
         self.samples = first_samples(batch, None)
         self._own: dict[str, StepFunction] = {}
+        self._penalty: Any = None
         self._tracker = loss_tracker(self.model)
         self._check()
         self._optimizer, self._rate, self._peak = self._prepared_optimizer()
-        self._held = [*all_variables(self.model), *optimizer_state(self._optimizer)]
+        self._held = [*variables_of_training(self.model), *optimizer_state(self._optimizer)]
         fits = train is not None and self._optimizer is self.model.optimizer and not runner.runs_eagerly()
         self._step = self._by_fit() if fits else None
 
@@ -78,12 +82,10 @@ class JaxUpdates:
         """See `Updates`."""
         activations = activations_of(self.model)
         with self.kept(), replaced(self.model, "optimizer", self._optimizer):
-            changed = None if change is None else change()
-            same = changed is None or changed is self.samples or changed is self._batch
-            batch, samples = (self._batch, self.samples) if same else (changed, changed)
+            batch, samples = batch_after(change, self._batch, self.samples)
             if change is not None or int(self._optimizer.iterations):
                 self._begin_optimizer()
-            others = [now for before, now in zip(activations, activations_of(self.model), strict=True) if now != before]
+            others = activations_since(activations, self.model)
             step = self._step if self._step is not None and not others else self._by_own(batch, others)
             yield samples, self._update(step, batch)
 
@@ -127,7 +129,9 @@ class JaxUpdates:
             with scope_of(self.model, state):
                 return sum(v.regularizer(v) for v in weights)
 
-        compiled = jax.jit(penalty)
+        if self._penalty is None:
+            self._penalty = jax.jit(penalty)
+        compiled = self._penalty
         return lambda state: float(compiled(state))
 
     def _by_fit(self) -> StepFunction:

@@ -9,10 +9,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.data_adapters import get_data_adapter
 
 from .. import FirstCall
-from ..undocumented import in_place_of_train_function, updates_per_call
+from ..undocumented import first_of_fit, in_place_of_train_function, updates_per_call
 
 
 def stand_in(model: Any, begin: Callable[[FirstCall], None]) -> Callable[[], None]:
@@ -55,12 +54,7 @@ def _take_batch(iterator: Any, count: int) -> tuple[Any, Any]:
 
 def first_batch(x: Any, y: Any, sample_weight: Any, size: int) -> Any:
     """See `Engine`."""
-    adapter = get_data_adapter(x=x, y=y, sample_weight=sample_weight, batch_size=size, shuffle=False)
-    adapter.on_epoch_begin()
-    try:
-        return next(iter(adapter.get_tf_dataset()), None)
-    finally:
-        adapter.on_epoch_end()
+    return first_of_fit(x, y, sample_weight, size, "get_tf_dataset")
 
 
 def _runs_python(iterator: Any) -> bool:

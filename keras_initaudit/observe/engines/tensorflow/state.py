@@ -7,11 +7,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
 from tensorflow.python.eager import context as tf_context
 
-from ..undocumented import optimizer_state
+from ..starting import variables_of_training
 
 
 @contextlib.contextmanager
@@ -63,13 +62,8 @@ def written_variables(graph: Any) -> list[Any]:
 
 def all_variables(model: Any) -> list[Any]:
     """The TensorFlow variables of a model, its metrics and its optimizers, once each."""
-    held = [*model.variables, *model.metrics_variables]
-    for value in vars(model).values():
-        members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        for member in members:
-            if isinstance(member, keras.optimizers.Optimizer):
-                held.extend(optimizer_state(member) if member.built else member.variables)
-    return list({id(v): v.value for v in held if isinstance(v.value, tf.Variable)}.values())
+    held = [variable.value for variable in variables_of_training(model)]
+    return [value for value in held if isinstance(value, tf.Variable)]
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ from ..starting import (
     RISING,
     activations_kept,
     activations_of,
+    activations_since,
+    batch_after,
     loss_tracker,
     optimizers_of,
     prepared_optimizer,
@@ -119,15 +121,14 @@ class GraphUpdates:
         """See `Updates`."""
         activations = activations_of(self.model)
         with self.kept(), replaced(self.model, "optimizer", self._optimizer):
-            changed = None if change is None else change()
-            same = changed is None or changed is self.samples or changed is self._batch
-            batch, samples = (self._batch, self.samples) if same else (changed, changed)
+            batch, samples = batch_after(change, self._batch, self.samples)
             # One that was built in a trace holds no copies of the weights, and is new for any weights.
             as_new = int(self._optimizer.iterations.numpy()) == 0 and (change is None or self._built_in_trace)
             if not as_new:
                 with self.model.distribute_strategy.scope():
                     self._begin_optimizer()
-            others = [now for before, now in zip(activations, activations_of(self.model), strict=True) if now != before]
+            others = activations_since(activations, self.model)
+            same = batch is self._batch
             by_fit = None if others else self._step if same else self._by_fit(batch) if self._serves else None
             if by_fit is not None:
                 yield samples, self._update(by_fit)

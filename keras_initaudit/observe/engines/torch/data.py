@@ -11,7 +11,7 @@ import keras
 import torch
 
 from .. import FirstCall
-from ..undocumented import adapted, in_place_of_train_function
+from ..undocumented import first_of_fit, in_place_of_train_function
 from .state import torch_states_kept
 
 
@@ -27,13 +27,8 @@ def stand_in(model: Any, begin: Callable[[FirstCall], None]) -> Callable[[], Non
 
 def first_batch(x: Any, y: Any, sample_weight: Any, size: int) -> Any:
     """See `Engine`. A loader of PyTorch draws for its workers and its order, which it is to draw again."""
-    adapter = adapted(x, y, sample_weight, size)
     with torch_states_kept(), _generators_kept(x):
-        adapter.on_epoch_begin()
-        try:
-            return next(iter(adapter.get_torch_dataloader()), None)
-        finally:
-            adapter.on_epoch_end()
+        return first_of_fit(x, y, sample_weight, size, "get_torch_dataloader")
 
 
 @contextlib.contextmanager

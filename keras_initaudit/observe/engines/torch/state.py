@@ -8,12 +8,11 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import torch
 
 from ....layers.inside import with_layers_below
-from ..undocumented import optimizer_state
+from ..starting import members, variables_of_training
 
 
 @contextlib.contextmanager
@@ -104,12 +103,6 @@ def _set_generator_state(generator: Any, state: Any) -> None:
         generator.bit_generator.state = state
 
 
-def members(model: Any) -> Iterator[Any]:
-    """The attributes of a model, and what stands in its lists and dicts."""
-    for value in vars(model).values():
-        yield from value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
-
-
 def _with_state(model: Any) -> list[Any]:
     """The optimizers, schedules and gradient scalers of PyTorch that the model holds."""
     return [
@@ -141,12 +134,9 @@ def _state_kept(holder: Any) -> Iterator[None]:
 
 def variables(model: Any, *, optimizers: bool) -> list[Any]:
     """The tensors of the variables of a model and its metrics; of its optimizers, if asked for."""
-    held = [*model.variables, *model.metrics_variables]
     if optimizers:
-        for member in members(model):
-            if isinstance(member, keras.optimizers.Optimizer):
-                held.extend(optimizer_state(member) if member.built else member.variables)
-    return list({id(v): v.value for v in held}.values())
+        return [variable.value for variable in variables_of_training(model)]
+    return list({id(v): v.value for v in (*model.variables, *model.metrics_variables)}.values())
 
 
 @contextlib.contextmanager

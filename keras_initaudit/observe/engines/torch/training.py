@@ -20,6 +20,7 @@ from .. import NoTrialError, Update
 from ..starting import (
     RISING,
     activations_kept,
+    batch_after,
     copied_optimizer,
     loss_tracker,
     prepared_optimizer,
@@ -64,8 +65,7 @@ class TorchUpdates:
     def start(self, change: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Update]]:
         """See `Updates`."""
         with self.kept(), replaced(self.model, "optimizer", self._optimizer):
-            changed = None if change is None else change()
-            batch = self.samples if changed is None or changed is self._batch else changed
+            _, batch = batch_after(change, self._batch, self.samples)
             if change is not None or int(self._optimizer.iterations):
                 self._begin_optimizer()
             yield batch, self._update(batch)
