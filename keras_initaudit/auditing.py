@@ -58,7 +58,7 @@ def audit(
         TypeError: `model` is not a Keras model, or another argument is of the wrong type.
         ValueError: `model` is not compiled, `probe_size` is not positive, `trial` is negative, `ignore` names no rule,
             or there is no data.
-        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
+        RuntimeError: Keras runs on a backend that there is no engine for.
 
     Example:
         >>> import keras, numpy as np

@@ -74,7 +74,7 @@ class InitAudit(OutOfBatches, keras.callbacks.Callback):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: An argument has a value that is not allowed.
-        RuntimeError: Keras runs on another backend than TensorFlow or JAX.
+        RuntimeError: Keras runs on a backend that there is no engine for.
 
     A copy (`copy.deepcopy`, `pickle`, `sklearn.base.clone`) has the arguments and what was found so far, and starts
     anew at its next `fit`.

@@ -19,6 +19,7 @@ from keras import ops
 
 from .layers.inside import layers_below, own_weights, with_layers_below
 from .observe.describe import layer_paths
+from .observe.engines.randomness import python_states_kept
 from .observe.engines.undocumented import names_kept, optimizer_state
 from .observe.hooks import replaced
 from .progress import bar
@@ -93,7 +94,7 @@ def coordinate_check(
     points: dict[str, list[tuple[int, float, float]]] = {}
     first: Any = None
     models = [(width, seed) for width in sizes for seed in range(seeds)]
-    with _random_kept(), bar("Coordinate check: updating models") as progress:
+    with python_states_kept(wind_back=True), bar("Coordinate check: updating models") as progress:
         for done, (width, seed) in enumerate(models):
             progress(done, len(models))
             random.seed(seed)
@@ -214,14 +215,3 @@ def _state_kept(model: Any) -> Iterator[None]:
         for variable, value in zip(held, values, strict=True):
             variable.assign(value)
         model.reset_metrics()
-
-
-@contextlib.contextmanager
-def _random_kept() -> Iterator[None]:
-    """Puts back the random states of Python and NumPy."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

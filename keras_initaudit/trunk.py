@@ -58,7 +58,12 @@ class Trunk:
 
 def trunk_of(layers: Sequence[LayerInfo]) -> Trunk:
     """The main line of the model that has these rows."""
-    return _Finder(Flow(Snapshot(0, tuple(layers), (Statistics(),) * len(layers)))).trunk
+    return trunk_in(Flow(Snapshot(0, tuple(layers), (Statistics(),) * len(layers))))
+
+
+def trunk_in(flow: Flow) -> Trunk:
+    """The main line of a graph."""
+    return _Finder(flow).trunk
 
 
 class _Finder:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..flow import Flow, Row
 from ..names import shortened
 from ..records import Finding, LayerInfo, Snapshot, Statistics, marked_paths
-from ..trunk import trunk_of
+from ..trunk import trunk_in
 from .colours import GRADIENT, SIGNAL, colour
 from .quantities import Quantity, has, quantities
 
@@ -88,7 +88,7 @@ def _axis(flow: Flow, measured: Sequence[Row]) -> _Axis:
 
     Where there are blocks, measured data stand before and behind the main line.
     """
-    trunk = trunk_of([row.info for row in flow.rows])
+    trunk = trunk_in(flow)
     line = set(trunk.line)
     inside = [row for row in flow.layers if row.index not in line]
     if not inside:

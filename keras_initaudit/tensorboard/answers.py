@@ -214,13 +214,12 @@ def trial_data(audits: Sequence[Audit], step: int, most: int | None = None) -> d
     found = [finding for audit in audits if audit.record for finding in audit.record.findings]
     proofs = [f.proof for f in found if f.proof and f.evidence.get("step", audits[0].step) == trial.step]
     name = pictured.WITH_REMEDY if proofs else pictured.OTHER_START
-    ends = [(curve.constant, curve.at_targets) for curve in (trial.as_is, trial.remedied)]
     return told | {
         "sentence": proofs[0] if proofs else None,
         "budget": pictured.budget(trial),
         "left_out": trial.left_out,
         # of one scale of losses where both have the same ends; a remedy may scale the targets
-        "ends": ends[0] if ends[0] == ends[1] else None,
+        "ends": (trial.as_is.constant, trial.as_is.at_targets) if pictured.same_scale(trial) else None,
         "curves": [
             _curve_data("remedied", name, trial.remedied, most),
             _curve_data("as-is", "as it is", trial.as_is, most),
