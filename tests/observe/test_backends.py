@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from protocols import everything
 
 from keras_initaudit import audit
 from keras_initaudit.observe.batch import first_samples
@@ -24,15 +25,7 @@ CLOSE = 1e-4
 
 
 def of_everything():
-    x = inputs = keras.Input((5, 4))
-    x = layers.Dense(6, "relu", name="first")(2.0 * x)
-    x = x + layers.MultiHeadAttention(2, 3, name="attention")(x, x)
-    x = layers.LayerNormalization(name="norm")(x)
-    x = layers.LSTM(5, name="lstm")(x)
-    x = layers.Activation("tanh", name="tanh")(layers.Dense(4, name="plain")(x))
-    model = keras.Model(inputs, layers.Dense(3, "softmax", name="last")(x))
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model, lambda rng: (rng.normal(size=(16, 5, 4)).astype("float32"), rng.integers(0, 3, 16))
+    return everything(), lambda rng: (rng.normal(size=(16, 5, 4)).astype("float32"), rng.integers(0, 3, 16))
 
 
 def recurrent():

@@ -3,12 +3,11 @@
 import contextlib
 import dataclasses
 import importlib
-import inspect
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from protocols import differences, everything
 
 from keras_initaudit import InitAudit, callback
 from keras_initaudit.observe import engines, probe
@@ -39,18 +38,6 @@ Y = RNG.integers(0, 3, 16)
 # Who fulfils it
 
 
-def differences(protocol, found):
-    """The functions of a protocol that an object lacks, or has with other arguments."""
-    for name, function in vars(protocol).items():
-        if name.startswith("_"):
-            continue
-        wanted = list(inspect.signature(function).parameters)
-        own = getattr(found, name, None)
-        # A module's functions have no `self`.
-        if own is None or list(inspect.signature(own).parameters) != wanted[1 if inspect.ismodule(found) else 0 :]:
-            yield name
-
-
 FOUND = [
     (engines.Engine, engine),
     *((getattr(engines, protocol), next(vars(p)[name] for p in PLACES if name in vars(p))) for protocol, name in PARTS),
@@ -75,22 +62,9 @@ def test_a_function_that_is_missing_or_another_is_found():
 # Within a trace, and outside
 
 
-def network():
-    """Attention, recurrence, a table of one's own layer, a sum and a softmax, compiled."""
-    x = inputs = keras.Input((5, 4))
-    x = layers.Dense(6, "relu", name="first")(2.0 * x)
-    x = x + layers.MultiHeadAttention(2, 3, name="attention")(x, x)
-    x = layers.LayerNormalization(name="norm")(x)
-    x = layers.LSTM(5, name="lstm")(x)
-    x = layers.Activation("tanh", name="tanh")(layers.Dense(4, name="plain")(x))
-    model = keras.Model(inputs, layers.Dense(3, "softmax", name="last")(x))
-    model.compile("adam", "sparse_categorical_crossentropy")
-    return model
-
-
 def snapshot(model=None):
     keras.utils.set_random_seed(3)
-    model = model or network()
+    model = model or everything()
     return probe.Probe(model, first_samples((X, Y), None)).measure(0)
 
 
@@ -165,7 +139,7 @@ def test_what_enters_an_activation_reaches_the_tap_of_its_output(monkeypatch):
 
 
 def test_zeros_that_nothing_flows_into_are_no_gradient(monkeypatch):
-    model = network()
+    model = everything()
     kernel = model.get_layer("plain").kernel
     assert snapshot(model)["plain"].gradient_rms > 0.0
     monkeypatch.setattr(FACTS, "unreached", lambda self: {id(kernel), id(model.get_layer("plain").bias)})
@@ -200,7 +174,7 @@ def test_variables_are_read_where_they_are_attached(monkeypatch):
     reading(callback, "updates_made")
     for name in ("mark", "measure", "duplicates"):
         reading(probe.Probe, name)
-    network().fit(X, Y, batch_size=4, verbose=0, callbacks=[InitAudit(False, verbose=0, on_finding="silent")])
+    everything().fit(X, Y, batch_size=4, verbose=0, callbacks=[InitAudit(False, verbose=0, on_finding="silent")])
     assert {name for name, _ in read} == {"updates_made", "mark", "measure", "duplicates"}
     assert all(depth == 1 for _, depth in read)
     assert not inside
@@ -210,7 +184,7 @@ def test_variables_are_read_where_they_are_attached(monkeypatch):
 
 
 def test_the_first_batch_is_shown_once_and_the_stand_in_is_gone():
-    model, seen = network(), []
+    model, seen = everything(), []
 
     class Begin(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -229,7 +203,7 @@ def test_the_first_batch_is_shown_once_and_the_stand_in_is_gone():
 
 
 def test_a_stand_in_is_undone_where_what_it_shows_the_batch_to_raises():
-    model = network()
+    model = everything()
 
     def fails(call):
         raise KeyboardInterrupt

@@ -8,12 +8,12 @@ from keras import layers
 if keras.backend.backend() != "torch":
     pytest.skip("the engine of PyTorch", allow_module_level=True)
 
-import inspect
 import subprocess
 import sys
 
 import torch
 from names_of_torch import NAMES
+from protocols import differences
 
 from keras_initaudit.observe import engines
 from keras_initaudit.observe.batch import first_samples
@@ -21,16 +21,6 @@ from keras_initaudit.observe.engines import torch as engine
 from keras_initaudit.observe.engines.torch import frame, graph, step, training
 from keras_initaudit.observe.engines.torch.state import modules_kept, tensors_kept
 from keras_initaudit.observe.probe import Probe
-
-
-def differences(protocol, found):
-    for name, function in vars(protocol).items():
-        if name.startswith("_"):
-            continue
-        wanted = list(inspect.signature(function).parameters)
-        own = getattr(found, name, None)
-        if own is None or list(inspect.signature(own).parameters) != wanted[1 if inspect.ismodule(found) else 0 :]:
-            yield name
 
 
 @pytest.mark.parametrize(
